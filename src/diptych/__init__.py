@@ -1,0 +1,1 @@
+"""A CNN classifier and a variational autoencoder over the same images."""

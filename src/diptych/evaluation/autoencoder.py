@@ -1,0 +1,92 @@
+"""The autoencoder on the test set."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from diptych.evaluation.params import EvaluateParams
+from diptych.images.batches import ResidentSet, to_pixels
+from diptych.optimization.compute import Compute
+from diptych.vae.elbo import active_units
+from diptych.vae.evaluate import (
+    binarized_once,
+    evaluate_elbo,
+    evaluate_log_likelihood,
+    posterior_means,
+)
+from diptych.vae.model import Vae
+
+
+@dataclass(frozen=True, slots=True)
+class AutoencoderEvaluation:
+    """What the autoencoder does on a whole set.
+
+    Attributes:
+        figures: For the metrics file.
+        per_image: One row per image, in the set's order.
+        latent_means: Mean of q(z|x) of each image.
+    """
+
+    figures: dict[str, Any]
+    per_image: pd.DataFrame
+    latent_means: Float32[np.ndarray, "num latents"]
+
+
+def evaluate_autoencoder(
+    model: Vae,
+    images: ResidentSet,
+    params: EvaluateParams,
+    compute: Compute,
+) -> AutoencoderEvaluation:
+    """Take the bound and the likelihood of every image of a set, binarised once.
+
+    Args:
+        model: In evaluation mode, on the device.
+        images: The set, on the device.
+        params: Importance samples and seed.
+        compute: Where.
+    """
+    binary = binarized_once(images.images, params.seed)
+    terms = evaluate_elbo(model, binary, params.seed, compute)
+    nll = -evaluate_log_likelihood(
+        model, binary, params.num_importance_samples, params.seed, compute
+    )
+    means = posterior_means(model, binary, compute)
+    num_dims = math.prod(images.images.shape[1:])
+    columns = {
+        "negative_elbo_nats": terms.negative_elbo,
+        "rate_nats": terms.rate,
+        "distortion_nats": terms.distortion,
+        "nll_nats": nll,
+    }
+    figures = {name: values.double().mean().item() for name, values in columns.items()}
+    return AutoencoderEvaluation(
+        figures={
+            **figures,
+            "nll_standard_error_nats": (nll.double().std() / math.sqrt(len(nll))).item(),
+            "nll_num_importance_samples": params.num_importance_samples,
+            "bits_per_dim": figures["nll_nats"] / (num_dims * math.log(2)),
+            "active_units": active_units(means),
+            "num_latents": model.num_latents,
+            "num_images": len(images),
+            "likelihood": model.likelihood,
+            "binarization": model.binarization,
+        },
+        per_image=pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()}),
+        latent_means=means.cpu().numpy(),
+    )
+
+
+@torch.no_grad()
+def reconstruct(
+    model: Vae, images: UInt8[Tensor, "num channels height width"], seed: int, compute: Compute
+) -> UInt8[np.ndarray, "num channels height width"]:
+    """Return what the model makes of images, binarised first: p(pixel = 1) as bytes."""
+    with compute.autocast():
+        return to_pixels(model.reconstruct(binarized_once(images, seed)))

@@ -1,0 +1,58 @@
+"""The classifier on the test set."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64
+
+from diptych.cnn.metrics import classifier_metrics
+from diptych.cnn.model import Cnn
+from diptych.cnn.train import predict_logits
+from diptych.images.batches import ResidentSet
+from diptych.optimization.compute import Compute
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierEvaluation:
+    """What the classifier does on a whole set.
+
+    Attributes:
+        figures: For the metrics file; `uncalibrated` holds those at temperature 1.
+        per_image: One row per image, in the set's order.
+        probabilities: Calibrated.
+        uncalibrated_probabilities: At temperature 1.
+    """
+
+    figures: dict[str, Any]
+    per_image: pd.DataFrame
+    probabilities: Float64[np.ndarray, "num classes"]
+    uncalibrated_probabilities: Float64[np.ndarray, "num classes"]
+
+
+def evaluate_classifier(model: Cnn, images: ResidentSet, compute: Compute) -> ClassifierEvaluation:
+    """Predict every image once."""
+    logits = predict_logits(model, images, compute).double()
+    log_probabilities = (logits / model.temperature).log_softmax(dim=1)
+    uncalibrated = logits.log_softmax(dim=1)
+    nll = -log_probabilities.gather(1, images.labels[:, None])[:, 0]
+    per_image = pd.DataFrame(
+        {
+            "label": images.labels.cpu().numpy(),
+            "prediction": log_probabilities.argmax(dim=1).cpu().numpy(),
+            "confidence": log_probabilities.amax(dim=1).exp().cpu().numpy(),
+            "label_nll_nats": nll.cpu().numpy(),
+        }
+    )
+    before = classifier_metrics(uncalibrated, images.labels)
+    return ClassifierEvaluation(
+        figures={
+            **asdict(classifier_metrics(log_probabilities, images.labels)),
+            "temperature": model.temperature.item(),
+            "uncalibrated": {"nll_nats": before.nll_nats, "ece": before.ece},
+        },
+        per_image=per_image,
+        probabilities=log_probabilities.exp().cpu().numpy(),
+        uncalibrated_probabilities=uncalibrated.exp().cpu().numpy(),
+    )

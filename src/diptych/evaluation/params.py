@@ -1,0 +1,54 @@
+"""What evaluation and generation are told."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from diptych.params import Params
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class EvaluateParams(Params):
+    """Section `evaluate` of params.yaml."""
+
+    num_importance_samples: Count
+    """Samples of z per image in the likelihood estimate."""
+
+    num_mistakes: Count
+    """Most confident mistakes shown."""
+
+    num_reconstructions: Count
+    """Test images shown beside their reconstructions."""
+
+    seed: Seed
+    """Of the test set's binarisation and of all noise."""
+
+
+class GenerateSamplesParams(Params):
+    """Section `generate_samples` of params.yaml."""
+
+    num_samples: Count
+    """Images drawn from the prior and measured."""
+
+    num_shown: Count
+    """Of those, images shown."""
+
+    manifold_side: Annotated[int, Field(ge=2)]
+    """Rows and columns of the decoded manifold."""
+
+    num_interpolations: Count
+    """Pairs of test images."""
+
+    num_interpolation_steps: Annotated[int, Field(ge=2)]
+    """Decoded images per pair, end points included."""
+
+    num_per_class: Count
+    """Images in each class's row."""
+
+    acceptance_confidence: Annotated[float, Field(ge=0, le=1)]
+    """The classifier accepts a sample from this confidence on."""
+
+    seed: Seed
+    """Of latents and of the choice of images."""

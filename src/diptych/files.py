@@ -1,0 +1,113 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diptych.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class FileError(UserError):
+    """A file is missing, unreadable or not what it should be."""
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a kill at any moment leaves the old content or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON with sorted keys, so that equal values are equal bytes; NaN and infinity raise."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        FileError: when the file is missing, unreadable, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path}: is not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise FileError(f"{path}: must be a JSON object (got {type(value).__name__})")
+    return value
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, float | int]]) -> None:
+    """Write numbers as CSV: columns in the first row's order, no digit of a float lost.
+
+    Args:
+        path: The file.
+        rows: All with the keys of the first.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def write_parquet(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table as Parquet, without its index; equal tables give equal bytes."""
+    content = io.BytesIO()
+    table.to_parquet(content, index=False)
+    write_atomically(path, content.getvalue())
+
+
+@contextlib.contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary folder that takes the place of `path` only if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+        _fsync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fsync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Images and labels: where they come from, whether they are intact, how they are split."""

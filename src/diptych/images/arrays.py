@@ -1,0 +1,202 @@
+"""Images and labels as arrays on disk: written once, verified and memory-mapped on each use."""
+
+import hashlib
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from jaxtyping import Int64, Shaped, UInt8
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from diptych.files import sha256_of, write_atomically, write_json
+from diptych.images.integrity import DataError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+IMAGES_FILE = "images.npy"
+LABELS_FILE = "labels.npy"
+DESCRIPTION_FILE = "dataset.json"
+
+_MAX_PIXEL = 255
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """Images with their labels.
+
+    Attributes:
+        images: Pixels from 0 to 255.
+        labels: Class of each image.
+    """
+
+    images: UInt8[np.ndarray, "num channels height width"]
+    labels: Int64[np.ndarray, " num"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, positions: Int64[np.ndarray, " num_taken"]) -> "ImageSet":
+        """Return the images at these positions, in this order."""
+        return ImageSet(self.images[positions], self.labels[positions])
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Description(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class SplitDescription(_Description):
+    """One split on disk."""
+
+    num_images: Annotated[int, Field(ge=1)]
+    images_sha256: Sha256
+    labels_sha256: Sha256
+
+
+class DatasetDescription(_Description):
+    """What dataset.json says about the arrays beside it."""
+
+    name: str
+    """Name of the data set."""
+
+    class_names: tuple[str, ...]
+    """One per label, in order."""
+
+    image_shape: tuple[int, int, int]
+    """Channels, height and width of every image."""
+
+    pixel_mean: tuple[float, ...]
+    """Mean of the training pixels, one per channel, on a scale from 0 to 1."""
+
+    pixel_standard_deviation: tuple[float, ...]
+    """Their population standard deviation, one per channel, on the same scale."""
+
+    train: SplitDescription
+    validation: SplitDescription
+    test: SplitDescription
+
+    def split(self, name: Split) -> SplitDescription:
+        """Return the description of one split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    @property
+    def digest(self) -> str:
+        """The sha256, in hexadecimal, of the digests of all arrays: it changes with any pixel."""
+        splits = [self.split(name) for name in SPLITS]
+        digests = [digest for one in splits for digest in (one.images_sha256, one.labels_sha256)]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def save_dataset(
+    folder: Path, name: str, class_names: tuple[str, ...], sets: Mapping[Split, ImageSet]
+) -> DatasetDescription:
+    """Write arrays and, last, their description; equal arguments give equal bytes.
+
+    Args:
+        folder: Gets `dataset.json` and, per split, a folder with `images.npy` and `labels.npy`.
+        name: Name of the data set.
+        class_names: One per label, in order.
+        sets: All three splits.
+
+    Returns:
+        The description as written.
+    """
+    mean, standard_deviation = pixel_statistics(sets["train"].images)
+    channels, height, width = sets["train"].images.shape[1:]
+    description = DatasetDescription(
+        name=name,
+        class_names=class_names,
+        image_shape=(channels, height, width),
+        pixel_mean=mean,
+        pixel_standard_deviation=standard_deviation,
+        train=_save_split(folder / "train", sets["train"]),
+        validation=_save_split(folder / "validation", sets["validation"]),
+        test=_save_split(folder / "test", sets["test"]),
+    )
+    write_json(folder / DESCRIPTION_FILE, description.model_dump(mode="json"))
+    return description
+
+
+def load_description(folder: Path) -> DatasetDescription:
+    """Read dataset.json.
+
+    Args:
+        folder: The one that `save_dataset` filled.
+
+    Raises:
+        DataError: when it is missing, unreadable or not such a description.
+    """
+    path = folder / DESCRIPTION_FILE
+    try:
+        return DatasetDescription.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: must describe a data set ({key}: {first['msg']})") from None
+
+
+def load_image_set(folder: Path, split: Split, description: DatasetDescription) -> ImageSet:
+    """Map one split into memory, read-only, after its bytes have been verified.
+
+    Args:
+        folder: The one that `save_dataset` filled.
+        split: Which one.
+        description: What its dataset.json says.
+
+    Raises:
+        DataError: when a file is missing or is not the described one; it has not been parsed.
+    """
+    described = description.split(split)
+    images = _load_array(folder / split / IMAGES_FILE, described.images_sha256)
+    labels = _load_array(folder / split / LABELS_FILE, described.labels_sha256)
+    return ImageSet(images, labels)
+
+
+def pixel_statistics(
+    images: UInt8[np.ndarray, "num channels height width"],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return each channel's mean and population standard deviation on a scale from 0 to 1.
+
+    Sums are taken in integers, so that the result is the same on every platform.
+    """
+    sums = images.sum(axis=(0, 2, 3), dtype=np.int64)
+    sums_of_squares = np.square(images, dtype=np.uint16).sum(axis=(0, 2, 3), dtype=np.int64)
+    num = images.size // images.shape[1]
+    moments = list(zip(sums.tolist(), sums_of_squares.tolist(), strict=True))
+    means = tuple(total / (num * _MAX_PIXEL) for total, _ in moments)
+    variances = ((num * squares - total**2) / (num * _MAX_PIXEL) ** 2 for total, squares in moments)
+    return means, tuple(map(math.sqrt, variances))
+
+
+def _save_split(folder: Path, image_set: ImageSet) -> SplitDescription:
+    return SplitDescription(
+        num_images=len(image_set),
+        images_sha256=_save_array(folder / IMAGES_FILE, image_set.images),
+        labels_sha256=_save_array(folder / LABELS_FILE, image_set.labels),
+    )
+
+
+def _save_array(path: Path, array: Shaped[np.ndarray, "..."]) -> str:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
+
+
+def _load_array(path: Path, expected_sha256: str) -> Shaped[np.ndarray, "..."]:
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if found != expected_sha256:
+        raise DataError(f"{path}: sha256 must be {expected_sha256} (got {found})")
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -1,0 +1,1 @@
+"""What training any model needs: device, precision, seeds, schedules, optimisers."""

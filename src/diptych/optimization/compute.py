@@ -1,0 +1,102 @@
+"""Where the arithmetic happens: device, precision and threads."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from diptych.errors import UserError
+from diptych.params import Params
+
+
+class ComputeError(UserError):
+    """The device or precision asked for is not on this machine."""
+
+
+class ComputeParams(Params):
+    """Where to compute, as params.yaml says it."""
+
+    device: Literal["auto", "cuda", "mps", "cpu"]
+    """`auto`: the first of cuda, mps and cpu that is there."""
+
+    precision: Literal["auto", "float32", "bfloat16"]
+    """Of matrix products and convolutions; `auto`: bfloat16 where the processor has it."""
+
+    num_threads: Literal["auto"] | Annotated[int, Field(ge=1)]
+    """CPU threads; `auto`: all cores that this process may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """A resolved device and precision.
+
+    Attributes:
+        device: Where tensors live.
+        dtype: Of matrix products and convolutions: float32 or bfloat16.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which forward passes run."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout that this device's convolutions are fastest in."""
+        return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
+
+
+def set_up_compute(params: ComputeParams) -> Compute:
+    """Choose the device and precision and set the number of threads of this process.
+
+    Raises:
+        ComputeError: when the device or precision asked for is not there.
+    """
+    allowed_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    num_threads = params.num_threads
+    if num_threads == "auto":
+        num_threads = allowed_cores or os.cpu_count() or 1
+    torch.set_num_threads(num_threads)
+    device = _choose_device(params.device)
+    return Compute(device, _choose_dtype(params.precision, device))
+
+
+def _choose_device(name: str) -> torch.device:
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(candidate for candidate, there in available.items() if there)
+    if not available[name]:
+        there = ", ".join(candidate for candidate, there in available.items() if there)
+        raise ComputeError(f"compute.device: must be on this machine: {there} (got {name!r})")
+    return torch.device(name)
+
+
+def _choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    supported = has_fast_bfloat16(device)
+    if precision == "bfloat16" and not supported:
+        raise ComputeError(
+            f"compute.precision: must be float32 on this machine's {device.type} (got 'bfloat16')"
+        )
+    return torch.bfloat16 if precision != "float32" and supported else torch.float32
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Tell whether the device multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # oneDNN emulates bfloat16 on other processors, slower than float32.
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False

@@ -1,0 +1,155 @@
+"""Optimisers, and the one object that steps them along a schedule."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diptych.optimization.params import OptimizationParams
+from diptych.optimization.schedules import learning_rate_factor
+
+_NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised: every update of a matrix has all its singular values near 1.
+
+    Kernels [out, in, height, width] are taken as matrices [out, in * height * width].
+    torch.optim.Muon takes matrices only.
+
+    Source: Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks".
+
+    Args:
+        params: Matrices and kernels.
+        lr: Learning rate: the update's root mean square times the square root of its width.
+        weight_decay: Decoupled, per unit of learning rate.
+        momentum: Weight of the past in the running mean of gradients.
+        num_iterations: Newton-Schulz iterations.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float,
+        momentum: float = 0.95,
+        num_iterations: int = 5,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "num_iterations": num_iterations,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(gradient)
+        mean = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        update = gradient.lerp(mean, group["momentum"]).flatten(1)  # Nesterov
+        direction = orthogonalize(update, group["num_iterations"])
+        num_rows, num_columns = direction.shape
+        scale = max(1.0, num_rows / num_columns) ** 0.5
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * scale)
+
+
+def orthogonalize(
+    matrix: Float[Tensor, "rows columns"], num_iterations: int
+) -> Float[Tensor, "rows columns"]:
+    """Return nearly the orthogonal factor U V' of matrix = U S V'.
+
+    A quintic Newton-Schulz iteration in bfloat16 brings all singular values near 1 (into
+    [0.68, 1.13] from any that is not tiny), which is as good as exact here.
+
+    Source: Jordan et al. (2024), coefficients included.
+    """
+    a, b, c = _NEWTON_SCHULZ_COEFFICIENTS
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x = (matrix if wide else matrix.T).bfloat16()
+    x = x / (x.norm() + 1e-7)  # the largest singular value is at most 1
+    for _ in range(num_iterations):
+        gram = x @ x.T
+        x = a * x + torch.addmm(gram, gram, gram, beta=b, alpha=c) @ x
+    return (x if wide else x.T).to(matrix.dtype)
+
+
+class ScheduledOptimizer:
+    """The optimisers of one model, stepped together along one schedule.
+
+    Args:
+        model: Its parameters named in `model.edge_parameters` (first and last layers) are left to
+            AdamW, as are vectors.
+        params: Optimiser and schedule.
+        num_steps: Of the whole training.
+    """
+
+    def __init__(self, model: nn.Module, params: OptimizationParams, num_steps: int) -> None:
+        self._params = params
+        self._num_steps = num_steps
+        self._optimizers = list(_build_optimizers(model, params))
+        self.num_steps_done = 0
+
+    @property
+    def learning_rate(self) -> float:
+        """AdamW's learning rate of the next step."""
+        return self._params.learning_rate * self._factor()
+
+    def step(self, loss: Float[Tensor, ""]) -> None:
+        """Make one step down the gradient of the loss."""
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        factor = self._factor()
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * factor
+            optimizer.step()
+        self.num_steps_done += 1
+
+    def _factor(self) -> float:
+        # The middle of the step: neither the first nor the last step is wasted on a rate of 0.
+        progress = min((self.num_steps_done + 0.5) / self._num_steps, 1.0)
+        return learning_rate_factor(self._params.schedule, progress, self._params.warmup_fraction)
+
+
+def _build_optimizers(
+    model: nn.Module, params: OptimizationParams
+) -> Iterator[torch.optim.Optimizer]:
+    edges = set(getattr(model, "edge_parameters", ()))
+    named = list(model.named_parameters())
+    matrices = [p for name, p in named if p.ndim >= 2 and name not in edges]
+    edge_matrices = [p for name, p in named if p.ndim >= 2 and name in edges]
+    vectors = [p for _, p in named if p.ndim < 2]
+    if params.optimizer == "adamw":
+        edge_matrices, matrices = edge_matrices + matrices, []
+    decayed = {"params": edge_matrices, "weight_decay": params.weight_decay}
+    groups = [decayed, {"params": vectors, "weight_decay": 0.0}]
+    yield _with_peak(
+        torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=params.learning_rate,
+            betas=(0.9, 0.99),
+            fused=True,
+        )
+    )
+    if matrices:
+        yield _with_peak(Muon(matrices, params.muon_learning_rate, params.weight_decay))
+
+
+def _with_peak(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    for group in optimizer.param_groups:
+        group["peak_lr"] = group["lr"]
+    return optimizer

@@ -1,0 +1,41 @@
+"""The shell of a stage: a typed command line, and bad input as one line with exit code 2."""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diptych.errors import UserError
+
+PathOption = Annotated[Path, typer.Option()]
+"""A path that the caller must name: paths are written in dvc.yaml only."""
+
+
+def run_stage(main: Callable[..., None]) -> None:
+    """Run a stage's `main` as this process's command and end the process.
+
+    Exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted, 143 terminated.
+    """
+    # As an exception, a SIGTERM passes every `finally` on its way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    command.command()(main)
+    try:
+        command(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except typer.TyperException as error:
+        _fail(error.format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(128 + signal.SIGINT)
+
+
+def _fail(message: str) -> None:
+    stage = Path(sys.argv[0]).stem
+    print(f"{stage}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

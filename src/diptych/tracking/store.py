@@ -1,0 +1,134 @@
+"""Which store records the runs: one per project, whatever the working directory."""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+DATABASE_FILE = "mlflow.db"
+ARTIFACT_FOLDER = "mlartifacts"
+
+_SQLITE = "sqlite:///"
+_SERVER_SCHEMES = ("http://", "https://", "databricks", "uc:")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where runs are recorded.
+
+    Attributes:
+        uri: MLflow's tracking URI; may hold credentials.
+        experiment: The experiment's name.
+        database: The SQLite file, or None where something else keeps the runs.
+        artifact_folder: Where artifacts go, or None where a server decides.
+    """
+
+    uri: str
+    experiment: str
+    database: Path | None
+    artifact_folder: Path | None
+
+    @property
+    def is_remote(self) -> bool:
+        """Tell whether a network lies between this process and the store."""
+        return self.database is None
+
+    @property
+    def artifact_location(self) -> str | None:
+        """The experiment's artifact root, as MLflow wants it."""
+        if self.artifact_folder is None:
+            return None
+        # Without one, MLflow takes the working directory of the experiment's first user.
+        return (self.artifact_folder / re.sub(r"[^\w.-]", "_", self.experiment)).as_uri()
+
+
+def find_store(root: Path, environment: Mapping[str, str]) -> Store:
+    """Return the store that MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME ask for.
+
+    Args:
+        root: The project's main folder; holds the default store, and relative SQLite paths start
+            here.
+        environment: The process's environment variables.
+    """
+    uri = environment.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{DATABASE_FILE}"
+    experiment = environment.get("MLFLOW_EXPERIMENT_NAME") or "diptych"
+    if uri.startswith(_SERVER_SCHEMES):
+        return Store(uri, experiment, None, None)
+    if not uri.startswith(_SQLITE):
+        return Store(uri, experiment, None, root / ARTIFACT_FOLDER)
+    path, question_mark, query = uri.removeprefix(_SQLITE).partition("?")
+    database = root / path
+    artifacts = database.parent / ARTIFACT_FOLDER
+    return Store(f"{_SQLITE}{database}{question_mark}{query}", experiment, database, artifacts)
+
+
+def find_root(params_path: Path, environment: Mapping[str, str]) -> Path:
+    """Return the project's main folder, also from within a DVC experiment's temporary copy.
+
+    Args:
+        params_path: The parameter file of the stage.
+        environment: The process's environment variables; DVC sets DVC_ROOT.
+    """
+    return _outside_of_experiments(find_workspace(params_path, environment))
+
+
+def find_workspace(params_path: Path, environment: Mapping[str, str]) -> Path:
+    """Return the folder whose code and parameters run: the project or an experiment's copy."""
+    if dvc_root := environment.get("DVC_ROOT"):
+        return Path(dvc_root).resolve()
+    start = params_path.resolve().parent
+    marked = (
+        folder
+        for marker in (".dvc", ".git")
+        for folder in (start, *start.parents)
+        if (folder / marker).exists()
+    )
+    return next(marked, start)
+
+
+def _outside_of_experiments(workspace: Path) -> Path:
+    parts = workspace.parts
+    for index in range(len(parts) - 2):
+        if parts[index : index + 3] == (".dvc", "tmp", "exps"):
+            return Path(*parts[:index])
+    return workspace
+
+
+def initialise_database(database: Path, artifact_folder: Path) -> None:
+    """Create a SQLite store that does not exist yet, once, however many processes ask for it.
+
+    Several processes that let MLflow create the same file corrupt it. Here one creates it, under
+    a lock and another name, and the others wait.
+    """
+    if database.exists():
+        return
+    artifact_folder.mkdir(parents=True, exist_ok=True)
+    with _locked(artifact_folder):
+        if database.exists():
+            return
+        temporary = database.with_name(f".{database.name}.new")
+        temporary.unlink(missing_ok=True)
+        _create_database(temporary, artifact_folder)
+        temporary.replace(database)
+
+
+def _create_database(database: Path, artifact_folder: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    uri = f"{_SQLITE}{database}"
+    store = SqlAlchemyStore(uri, artifact_folder.as_uri())  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder itself: no lock file stays behind, and a killed owner's lock is gone."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

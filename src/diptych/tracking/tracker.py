@@ -1,0 +1,172 @@
+"""The tracker that stages see, and the two that need no MLflow."""
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from diptych.tracking.events import (
+    ArtifactLogged,
+    Event,
+    ImageLogged,
+    MetricsLogged,
+    ModelLogged,
+    ParamsLogged,
+    SummaryLogged,
+    TableLogged,
+    TagsSet,
+)
+from diptych.tracking.secrets import redacted
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """What a stage tells about its run. No method waits for a disk, a network or a database.
+
+    Files named by path are read later: they must stay as they are until the run ends.
+    """
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Record parameters under dotted keys (`train_cnn.learning_rate`)."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None) -> None:
+        """Record scalars of one step, in one call; an infinite one is recorded as NaN."""
+
+    def log_summary(self, metrics: Mapping[str, float]) -> None:
+        """Record headline figures on this run and on the run of the whole pipeline."""
+
+    def log_image(self, key: str, image: UInt8[np.ndarray, "h w c"], step: int) -> None:
+        """Record a picture of 1 or 3 channels.
+
+        Equal keys and steps are shown beside each other for several runs, so keep them stable.
+        """
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Record a file or a folder, optionally under a folder of the run's artifacts."""
+
+    def log_table(self, path: Path, name: str) -> None:
+        """Record a Parquet file as a table that the UI shows, named `<name>.json`."""
+
+    def log_model(self, folder: Path, name: str) -> None:
+        """Record a folder written by `save_model` as a model that can be loaded and served."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags on this run."""
+
+
+class NullTracker:
+    """Records nothing: tracking is switched off."""
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Do nothing."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None) -> None:
+        """Do nothing."""
+
+    def log_summary(self, metrics: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def log_image(self, key: str, image: UInt8[np.ndarray, "h w c"], step: int) -> None:
+        """Do nothing."""
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Do nothing."""
+
+    def log_table(self, path: Path, name: str) -> None:
+        """Do nothing."""
+
+    def log_model(self, folder: Path, name: str) -> None:
+        """Do nothing."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+
+class EventTracker:
+    """Turns every call into one plain event and hands it on."""
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self._emit = emit
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Record parameters; credentials in addresses are masked."""
+        self._emit(ParamsLogged(as_text(params)))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None) -> None:
+        """Record scalars of one step; an infinite one is recorded as NaN."""
+        self._emit(MetricsLogged(_as_storable(metrics), step, now_ms()))
+
+    def log_summary(self, metrics: Mapping[str, float]) -> None:
+        """Record headline figures on this run and on the run of the whole pipeline."""
+        self._emit(SummaryLogged(_as_storable(metrics), now_ms()))
+
+    def log_image(self, key: str, image: UInt8[np.ndarray, "h w c"], step: int) -> None:
+        """Record a picture of 1 or 3 channels."""
+        self._emit(ImageLogged(key, _as_png(image), step, now_ms()))
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Record a file or a folder."""
+        self._emit(ArtifactLogged(str(path.absolute()), folder))
+
+    def log_table(self, path: Path, name: str) -> None:
+        """Record a Parquet file as a table."""
+        self._emit(TableLogged(str(path.absolute()), name))
+
+    def log_model(self, folder: Path, name: str) -> None:
+        """Record a model's folder."""
+        self._emit(ModelLogged(str(folder.absolute()), name))
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags; credentials in addresses are masked."""
+        self._emit(TagsSet(as_text(tags)))
+
+
+class MemoryTracker(EventTracker):
+    """Keeps the events in a list, for tests."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        super().__init__(self.events.append)
+
+
+def flatten(section: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Turn nested mappings into one with dotted keys."""
+    flat: dict[str, object] = {}
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def as_text(values: Mapping[str, object]) -> dict[str, str]:
+    """Write values as params.yaml would show them, with credentials masked."""
+    return {
+        key: redacted(value if isinstance(value, str) else json.dumps(value, default=str))
+        for key, value in values.items()
+    }
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def _as_storable(metrics: Mapping[str, float]) -> dict[str, float]:
+    # The store would turn an infinity into 1.797e308, a number that a comparison believes.
+    return {key: math.nan if math.isinf(value) else float(value) for key, value in metrics.items()}
+
+
+def _as_png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(content, "PNG")
+    return content.getvalue()

@@ -1,0 +1,1 @@
+"""The variational autoencoder: parameters, model, evidence lower bound, training, sampling."""

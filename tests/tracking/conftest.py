@@ -1,0 +1,92 @@
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diptych.tracking.store import ARTIFACT_FOLDER, DATABASE_FILE, initialise_database
+
+PARAMS = """\
+dataset: {name: mnist, sources: [mirrors, "https://me:hunter2@host/x?token=hunter2"]}
+train_cnn: {architecture: article, learning_rate: 1e-3, augment: true}
+train_vae: {architecture: small}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("MLFLOW_", "DVC_", "DIPTYCH_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store as `initialise_database` leaves it; creating one takes seconds, copying does not."""
+    database = tmp_path_factory.mktemp("template") / DATABASE_FILE
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mlflow's own imports warn
+        import mlflow.pyfunc  # noqa: F401
+
+        initialise_database(database, database.parent / ARTIFACT_FOLDER)
+    return database
+
+
+@pytest.fixture
+def project(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a store, seen from another working directory."""
+    folder = tmp_path / "project"
+    (folder / ".dvc").mkdir(parents=True)
+    (folder / "params.yaml").write_text(PARAMS)
+    shutil.copy(empty_database, folder / DATABASE_FILE)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server_uri(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
+    """The address of a real MLflow server on loopback."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_database, folder / DATABASE_FILE)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder / DATABASE_FILE}"),
+        *("--artifacts-destination", str(folder / "artifacts")),
+    ]
+    environment = os.environ | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{uri}/health", process, folder / "log")
+        yield uri
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):  # noqa: S310  # loopback
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the server did not start: {log.read_text()}")
