@@ -5,6 +5,7 @@ import pandas as pd
 
 from diptych.evaluation.autoencoder import evaluate_autoencoder, reconstruct
 from diptych.evaluation.classifier import evaluate_classifier
+from diptych.evaluation.fit import check_fit
 from diptych.evaluation.params import EvaluateParams
 from diptych.evaluation.pictures import save_evaluation_pictures
 from diptych.files import folder_written_whole, write_json, write_parquet
@@ -33,6 +34,8 @@ def main(
     dataset = load_description(processed)
     test = load_image_set(processed, "test", dataset)
     images = to_device(test, compute.device)
+    check_fit(cnn, dataset)
+    check_fit(vae, dataset)
     cnn_model, vae_model = load_cnn(cnn).to(compute.device), load_vae(vae).to(compute.device)
 
     with stage_run("evaluate", params, ["compute", "evaluate"]) as tracker:

@@ -1,5 +1,6 @@
 """Sample the autoencoder: pictures, and figures on what the classifier makes of them."""
 
+from diptych.evaluation.fit import check_fit
 from diptych.evaluation.generation import generate, judge_samples
 from diptych.evaluation.params import GenerateSamplesParams
 from diptych.evaluation.pictures import sample_grids, save_sample_pictures
@@ -29,6 +30,8 @@ def main(
     dataset = load_description(processed)
     train = to_device(load_image_set(processed, "train", dataset), compute.device)
     test = to_device(load_image_set(processed, "test", dataset), compute.device)
+    check_fit(cnn, dataset)
+    check_fit(vae, dataset)
     cnn_model, vae_model = load_cnn(cnn).to(compute.device), load_vae(vae).to(compute.device)
 
     with stage_run("generate_samples", params, ["compute", "generate_samples"]) as tracker:

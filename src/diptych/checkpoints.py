@@ -13,7 +13,6 @@ from diptych.files import (
     FileError,
     folder_written_whole,
     read_json,
-    sha256_of,
     write_atomically,
     write_json,
 )
@@ -62,10 +61,14 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     description = read_json(folder / DESCRIPTION_FILE)
     if not weights_path.is_file():
         raise CheckpointError(f"{weights_path}: is missing")
-    expected, found = description.get("weights_sha256"), sha256_of(weights_path)
+    weights = weights_path.read_bytes()
+    expected, found = description.get("weights_sha256"), hashlib.sha256(weights).hexdigest()
     if found != expected:
         raise CheckpointError(f"{weights_path}: sha256 must be {expected} (got {found})")
-    return safetensors.torch.load(weights_path.read_bytes()), description
+    try:
+        return safetensors.torch.load(weights), description
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{weights_path}: is not valid safetensors ({error})") from None
 
 
 def fingerprint(value: Mapping[str, Any]) -> str:

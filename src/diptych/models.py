@@ -2,19 +2,45 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from diptych.checkpoints import DESCRIPTION_FILE, CheckpointError, fill_model, load_model
 from diptych.cnn.model import Cnn, build_cnn
 from diptych.cnn.params import CnnTrainingParams
 from diptych.files import read_json
-from diptych.params import Params
 from diptych.vae.model import Vae, build_vae
 from diptych.vae.params import VaeTrainingParams
 
-P = TypeVar("P", bound=Params)
+_Size = Annotated[int, Field(ge=1)]
+
+
+class _Description(BaseModel):
+    """What it takes to build a model again; model.json says more."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+
+    image_shape: Annotated[list[_Size], Field(min_length=3, max_length=3)]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.image_shape
+        return channels, height, width
+
+
+class _CnnDescription(_Description):
+    params: CnnTrainingParams
+    class_names: Annotated[list[str], Field(min_length=1)]
+    pixel_mean: list[float]
+    pixel_standard_deviation: list[float]
+
+
+class _VaeDescription(_Description):
+    params: VaeTrainingParams
+
+
+D = TypeVar("D", bound=_Description)
 
 
 def load_cnn(folder: Path) -> Cnn:
@@ -24,13 +50,13 @@ def load_cnn(folder: Path) -> Cnn:
         CheckpointError: when files are missing, damaged, or not a classifier.
     """
     state, description = load_model(folder)
-    params = _training_params(folder, description, "cnn", CnnTrainingParams)
+    described = _checked(folder, description, "cnn", _CnnDescription)
     model = build_cnn(
-        params,
-        _image_shape(folder, description),
-        len(_value(folder, description, "class_names")),
-        _value(folder, description, "pixel_mean"),
-        _value(folder, description, "pixel_standard_deviation"),
+        described.params,
+        described.shape,
+        len(described.class_names),
+        described.pixel_mean,
+        described.pixel_standard_deviation,
     )
     fill_model(model, state, folder)
     return model.eval()
@@ -43,8 +69,8 @@ def load_vae(folder: Path) -> Vae:
         CheckpointError: when files are missing, damaged, or not an autoencoder.
     """
     state, description = load_model(folder)
-    params = _training_params(folder, description, "vae", VaeTrainingParams)
-    model = build_vae(params, _image_shape(folder, description))
+    described = _checked(folder, description, "vae", _VaeDescription)
+    model = build_vae(described.params, described.shape)
     fill_model(model, state, folder)
     return model.eval()
 
@@ -64,32 +90,17 @@ def load_trained(folder: Path) -> Cnn | Vae:
     raise CheckpointError(f"{path}: family: must be 'cnn' or 'vae' (got {family!r})")
 
 
-def _training_params(
-    folder: Path, description: Mapping[str, Any], family: str, params_type: type[P]
-) -> P:
-    found = _value(folder, description, "family")
-    where = folder / DESCRIPTION_FILE
+def _checked(
+    folder: Path, description: Mapping[str, Any], family: str, description_type: type[D]
+) -> D:
+    path = folder / DESCRIPTION_FILE
+    found = description.get("family")
     if found != family:
-        raise CheckpointError(f"{where}: family: must be {family!r} (got {found!r})")
+        raise CheckpointError(f"{path}: family: must be {family!r} (got {found!r})")
     try:
-        return params_type.model_validate(_value(folder, description, "params"))
+        return description_type.model_validate(description)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(["params", *map(str, first["loc"])])
-        raise CheckpointError(f"{where}: {key}: {first['msg']}") from None
-
-
-def _image_shape(folder: Path, description: Mapping[str, Any]) -> tuple[int, int, int]:
-    shape = _value(folder, description, "image_shape")
-    if not isinstance(shape, list) or len(shape) != 3:
-        raise CheckpointError(
-            f"{folder / DESCRIPTION_FILE}: image_shape: must be 3 sizes (got {shape!r})"
-        )
-    channels, height, width = shape
-    return channels, height, width
-
-
-def _value(folder: Path, description: Mapping[str, Any], key: str) -> Any:
-    if key not in description:
-        raise CheckpointError(f"{folder / DESCRIPTION_FILE}: {key}: this key is missing")
-    return description[key]
+        key = ".".join(map(str, first["loc"]))
+        got = "" if first["type"] == "missing" else f" (got {first['input']!r:.80})"
+        raise CheckpointError(f"{path}: {key}: {first['msg']}{got}") from None

@@ -69,7 +69,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ParamsError(f"{path}: is not valid YAML ({reason})") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ParamsError(f"{path}: must hold sections (got {_shown(content)})")
     return content
 
@@ -77,6 +77,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 _EXPECTATIONS = {
     "missing": "this key is missing",
     "extra_forbidden": "unknown key",
+    "invalid_key": "keys must be text",
     "greater_than": "must be > {gt}",
     "greater_than_equal": "must be >= {ge}",
     "less_than": "must be < {lt}",
@@ -100,10 +101,16 @@ def _one_line(path: Path, section: str, error: ValidationError) -> str:
     template = _EXPECTATIONS.get(first["type"])
     expectation = first["msg"].removeprefix("Value error, ")
     if template is not None:
-        expectation = template.format(**first.get("ctx", {}))
+        limits = first.get("ctx", {})
+        expectation = template.format(**{name: _plain(value) for name, value in limits.items()})
     found = "" if first["type"] == "missing" else f" (got {_shown(first['input'])})"
     more = f"; and {len(others)} more" if others else ""
     return f"{path}: {key}: {expectation}{found}{more}"
+
+
+def _plain(limit: object) -> object:
+    """Return 0 for 0.0: a limit reads the same for counts and for other numbers."""
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 
 def _shown(value: object) -> str:

@@ -19,23 +19,28 @@ def run_stage(main: Callable[..., None]) -> None:
 
     Exit codes: 0 done, 2 bad input (one line on stderr), 130 interrupted, 143 terminated.
     """
-    # As an exception, a SIGTERM passes every `finally` on its way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     command.command()(main)
+    run_command(command)
+
+
+def run_command(command: typer.Typer) -> None:
+    """Run a command line as this process's and end the process, as `run_stage` does."""
+    # As an exception, a SIGTERM passes every `finally` on its way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        command(standalone_mode=False)
+        sys.exit(command(standalone_mode=False))  # after Ctrl-C typer returns 130
     except UserError as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except typer.TyperException as error:
         _fail(error.format_message())
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:  # Ctrl-C at a prompt
         sys.exit(128 + signal.SIGINT)
 
 
 def _fail(message: str) -> None:
-    stage = Path(sys.argv[0]).stem
-    print(f"{stage}: {' '.join(message.split())}", file=sys.stderr)
+    command = Path(sys.argv[0]).stem
+    print(f"{command}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)

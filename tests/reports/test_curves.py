@@ -1,11 +1,11 @@
-"""Curves: a CSV that loses no digit, and panels by quantity."""
+"""Curves: panels by quantity."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from diptych.reports.checks import ReportError
-from diptych.reports.curves import curves_figure, write_curves
+from diptych.reports.curves import curves_figure
 from diptych.reports.style import figure_png
 
 
@@ -20,40 +20,6 @@ def a_table(num_epochs: int = 3) -> pd.DataFrame:
             "validation_accuracy": values / 3,
         }
     )
-
-
-def test_every_digit_survives_and_columns_keep_their_order(tmp_path):
-    rows: list[dict[str, float | int]] = [
-        {"epoch": 1, "zeta": 0.1 + 0.2, "alpha": float(np.float32(0.1))},
-        {"epoch": 2, "alpha": 1e-300, "zeta": 1 / 3},
-    ]
-    path = tmp_path / "plots" / "curves.csv"
-    write_curves(path, rows)
-    expected = (
-        "epoch,zeta,alpha\n1,0.30000000000000004,0.10000000149011612\n2,0.3333333333333333,1e-300\n"
-    )
-    assert path.read_bytes().decode() == expected
-
-
-def test_pandas_reads_back_what_was_written(tmp_path):
-    table = a_table(5)
-    rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-    write_curves(tmp_path / "curves.csv", rows)
-    read = pd.read_csv(tmp_path / "curves.csv")
-    pd.testing.assert_frame_equal(read, table, check_exact=True)
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([], "curves: must hold at least 1 epoch"),
-        ([{"epoch": 1}, {"epoch": 2, "loss": 1.0}], r"curves: row 2: must hold \['epoch'\] \(got"),
-    ],
-)
-def test_a_table_with_holes_is_refused_and_nothing_is_written(rows, message, tmp_path):
-    with pytest.raises(ReportError, match=message):
-        write_curves(tmp_path / "curves.csv", rows)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_panel_per_quantity_and_a_curve_per_split():

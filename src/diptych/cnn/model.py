@@ -90,10 +90,10 @@ def _article_layers(
     image_shape: tuple[int, int, int], num_classes: int
 ) -> tuple[nn.Module, nn.Module]:
     channels, height, width = image_shape
-    side = min(height, width)
-    if side < 18:
+    if min(height, width) < 18:
         raise UserError(
-            f"train_cnn.architecture: 'article' takes images of at least 18 x 18 (got {side})"
+            "train_cnn.architecture: 'article' takes images of at least 18 x 18 "
+            f"(got {height} x {width})"
         )
     convolutions = nn.Sequential(
         nn.Conv2d(channels, 32, 3),

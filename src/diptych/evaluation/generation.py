@@ -43,11 +43,11 @@ class GeneratedImages:
     """
 
     prior: Float[Tensor, "num channels height width"]
-    manifold: Float[Tensor, "row column channels height width"]
+    manifold: Float[Tensor, "side side channels height width"]
     starts: UInt8[np.ndarray, "pair channels height width"]
     interpolations: Float[Tensor, "pair step channels height width"]
     ends: UInt8[np.ndarray, "pair channels height width"]
-    class_walks: Float[Tensor, "class step channels height width"]
+    class_walks: Float[Tensor, "class column channels height width"]
     num_latents: int
 
 

@@ -3,10 +3,10 @@
 import contextlib
 import os
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator
 
 from diptych.errors import UserError
 from diptych.params import Params
@@ -14,6 +14,12 @@ from diptych.params import Params
 
 class ComputeError(UserError):
     """The device or precision asked for is not on this machine."""
+
+
+def _checked_num_threads(value: Any) -> Any:
+    if value != "auto" and not (type(value) is int and value >= 1):
+        raise ValueError("must be 'auto' or a whole number >= 1")
+    return value
 
 
 class ComputeParams(Params):
@@ -25,7 +31,8 @@ class ComputeParams(Params):
     precision: Literal["auto", "float32", "bfloat16"]
     """Of matrix products and convolutions; `auto`: bfloat16 where the processor has it."""
 
-    num_threads: Literal["auto"] | Annotated[int, Field(ge=1)]
+    # A union's own messages are about its members, not about the value.
+    num_threads: Annotated[Literal["auto"] | int, BeforeValidator(_checked_num_threads)]
     """CPU threads; `auto`: all cores that this process may use."""
 
 

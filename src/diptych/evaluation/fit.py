@@ -1,0 +1,31 @@
+"""Whether a trained model and a data set belong together."""
+
+from pathlib import Path
+
+from diptych.checkpoints import DESCRIPTION_FILE, CheckpointError
+from diptych.files import read_json
+from diptych.images.arrays import DatasetDescription
+
+
+def check_fit(folder: Path, dataset: DatasetDescription) -> None:
+    """Check that a model was made for images and classes like a data set's.
+
+    Args:
+        folder: The model's, as `save_model` wrote it.
+        dataset: What the model is to be used on.
+
+    Raises:
+        CheckpointError: when the images' shape or the classes differ.
+        FileError: when the model's description cannot be read.
+    """
+    path = folder / DESCRIPTION_FILE
+    description = read_json(path)
+    wanted = {
+        "image_shape": list(dataset.image_shape),
+        "class_names": list(dataset.class_names),
+    }
+    for key, value in wanted.items():
+        found = description.get(key, value)  # an autoencoder has no classes
+        if found != value:
+            expectation = f"must be {value} as in {dataset.name}"
+            raise CheckpointError(f"{path}: {key}: {expectation} (got {found})")

@@ -1,0 +1,99 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diptych.cnn.model import Cnn, GlobalMaxPool, build_cnn
+from diptych.cnn.params import CnnTrainingParams
+from diptych.errors import UserError
+
+ARCHITECTURES = ["compact", "article"]
+
+
+def build(
+    params: CnnTrainingParams,
+    image_shape: tuple[int, int, int],
+    num_classes: int = 10,
+    mean: float = 0.1,
+    deviation: float = 0.3,
+) -> Cnn:
+    torch.manual_seed(0)
+    channels = image_shape[0]
+    return build_cnn(params, image_shape, num_classes, [mean] * channels, [deviation] * channels)
+
+
+def random_images(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_articles_network_has_the_articles_size(cnn_params):
+    model = build(cnn_params(architecture="article"), (1, 28, 28))
+    assert sum(p.numel() for p in model.parameters()) == 93_322
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 20, 33), (2, 18, 18), (1, 40, 19)])
+@pytest.mark.parametrize("num_classes", [2, 7])
+def test_images_of_any_shape_give_logits(cnn_params, architecture, shape, num_classes):
+    model = build(cnn_params(architecture=architecture), shape, num_classes).eval()
+    logits = model(random_images(5, *shape))
+    assert logits.shape == (5, num_classes)
+    assert logits.isfinite().all()
+    assert not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 3])
+def test_compact_grows_by_its_params(cnn_params, num_blocks):
+    model = build(cnn_params(width=3, num_blocks=num_blocks), (1, 4, 4))
+    kernels = [tuple(p.shape) for p in model.parameters() if p.ndim == 4]
+    assert kernels == [(3, 1, 5, 5), (6, 3, 3, 3), *[(6, 6, 3, 3)] * (num_blocks - 1)]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape", "message"),
+    [
+        ("compact", (1, 3, 28), r"'compact' takes images of at least 4 x 4 \(got 3 x 28\)$"),
+        ("compact", (1, 28, 3), r"at least 4 x 4 \(got 28 x 3\)$"),
+        ("article", (1, 17, 28), r"'article' takes images of at least 18 x 18 \(got 17 x 28\)$"),
+        ("article", (3, 28, 17), r"at least 18 x 18 \(got 28 x 17\)$"),
+    ],
+)
+def test_images_that_are_too_small_are_refused(cnn_params, architecture, shape, message):
+    with pytest.raises(UserError, match=f"^train_cnn.architecture: .*{message}"):
+        build(cnn_params(architecture=architecture), shape)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_edges_are_the_models_own_matrices(cnn_params, architecture):
+    model = build(cnn_params(architecture=architecture), (1, 20, 20))
+    parameters = dict(model.named_parameters())
+    assert all(parameters[name].ndim >= 2 for name in model.edge_parameters)
+
+
+def test_standardised_images_need_no_standardising(cnn_params):
+    params, shape = cnn_params(), (3, 8, 9)
+    images = random_images(4, *shape)
+    raw = build(params, shape, mean=0.4, deviation=0.2).eval()
+    standardised = build(params, shape, mean=0.0, deviation=1.0).eval()
+    torch.testing.assert_close(raw(images), standardised((images - 0.4) / 0.2))
+
+
+def test_a_channel_without_variation_gives_finite_logits(cnn_params):
+    model = build(cnn_params(), (1, 8, 8), mean=0.0, deviation=0.0).eval()
+    assert model(torch.zeros(2, 1, 8, 8)).isfinite().all()
+
+
+def test_probabilities_are_those_of_the_logits_over_the_temperature():
+    model = Cnn(nn.Flatten(), nn.Linear(4, 3), [0.0], [1.0]).eval()
+    images = random_images(5, 1, 2, 2)
+    torch.testing.assert_close(
+        model.log_probabilities(images), model(images).log_softmax(dim=1), rtol=0, atol=0
+    )
+    model.temperature.fill_(2.5)
+    probabilities = model.log_probabilities(images).exp()
+    torch.testing.assert_close(probabilities, (model(images) / 2.5).softmax(dim=1))
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(5))
+
+
+def test_the_global_pool_takes_the_largest_of_each_channel():
+    features = random_images(2, 3, 4, 5)
+    assert torch.equal(GlobalMaxPool()(features), features.amax(dim=(2, 3)))

@@ -1,0 +1,79 @@
+"""What tests share: one thread, and parameters and images small enough for seconds."""
+
+import pytest
+import torch
+
+from diptych.cnn.params import CnnTrainingParams
+from diptych.images.batches import ResidentSet
+from diptych.optimization.compute import Compute
+from diptych.vae.params import VaeTrainingParams
+
+OPTIMIZATION = {
+    "num_epochs": 2,
+    "batch_size": 4,
+    "optimizer": "muon",
+    "learning_rate": 0.01,
+    "muon_learning_rate": 0.02,
+    "weight_decay": 0.01,
+    "schedule": "one_cycle",
+    "warmup_fraction": 0.25,
+    "seed": 0,
+}
+CNN = {
+    **OPTIMIZATION,
+    "architecture": "compact",
+    "width": 4,
+    "num_blocks": 1,
+    "label_smoothing": 0.0,
+    "max_shift_pixels": 0.0,
+    "max_rotation_degrees": 0.0,
+    "max_scale_change": 0.0,
+}
+VAE = {
+    **OPTIMIZATION,
+    "architecture": "convolutional",
+    "num_latents": 3,
+    "width": 2,
+    "num_hidden": 8,
+    "likelihood": "bernoulli",
+    "binarization": "dynamic",
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Many processes test at once, and some tests choose a number of threads."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def cpu():
+    return Compute(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture
+def cnn_params():
+    """Small parameters of a classifier, with changes."""
+    return lambda **changes: CnnTrainingParams.model_validate({**CNN, **changes})
+
+
+@pytest.fixture
+def vae_params():
+    """Small parameters of an autoencoder, with changes."""
+    return lambda **changes: VaeTrainingParams.model_validate({**VAE, **changes})
+
+
+@pytest.fixture
+def striped():
+    """Images of three classes, told apart by the row of a white stripe; the ground is dim noise."""
+
+    def build(num_images: int, height: int = 8, width: int = 8, seed: int = 0) -> ResidentSet:
+        noise = torch.Generator().manual_seed(seed)
+        shape = (num_images, 1, height, width)
+        images = torch.randint(0, 64, shape, generator=noise, dtype=torch.uint8)
+        labels = torch.arange(num_images) % 3
+        for image, label in zip(images, labels.tolist(), strict=True):
+            image[:, 2 * label + 1] = 255
+        return ResidentSet(images, labels)
+
+    return build

@@ -1,0 +1,129 @@
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from diptych.params import read_yaml
+
+from .conftest import (
+    DAMAGES,
+    NUM_IMAGES,
+    PROCESSED,
+    check_rerun,
+    each_damage,
+    refusal,
+    run_stage,
+    write_images,
+    write_params,
+)
+
+METRICS = Path("metrics", "evaluate.json")
+EVALUATION = Path("evaluation")
+MODELS = (Path("models", "cnn"), Path("models", "vae"))
+INPUTS = (
+    PROCESSED / "dataset.json",
+    PROCESSED / "test" / "images.npy",
+    PROCESSED / "test" / "labels.npy",
+    *(model / name for model in MODELS for name in ("model.json", "weights.safetensors")),
+)
+
+
+@pytest.fixture
+def figures(finished):
+    return json.loads((finished / METRICS).read_bytes())
+
+
+@pytest.fixture
+def per_image(finished):
+    return pd.read_parquet(finished / EVALUATION / "per_image.parquet")
+
+
+def test_the_classifiers_figures_are_means_of_the_table(figures, per_image):
+    cnn = figures["cnn"]
+    correct = per_image["label"] == per_image["prediction"]
+    assert cnn["num_images"] == len(per_image) == NUM_IMAGES["test"]
+    assert cnn["accuracy"] == pytest.approx(correct.mean())
+    assert cnn["nll_nats"] == pytest.approx(per_image["label_nll_nats"].mean())
+    assert cnn["per_class_accuracy"] == pytest.approx(
+        list(correct.groupby(per_image["label"]).mean())
+    )
+    assert 0 <= cnn["ece"] <= 1
+    assert set(cnn["uncalibrated"]) == {"nll_nats", "ece"}
+    assert per_image["confidence"].between(1 / 3, 1).all()
+
+
+def test_the_autoencoders_figures_are_means_of_the_table(finished, figures, per_image):
+    vae, params = figures["vae"], read_yaml(finished / "params.yaml")
+    for name in ("negative_elbo_nats", "rate_nats", "distortion_nats", "nll_nats"):
+        assert vae[name] == pytest.approx(per_image[name].mean()), name
+    assert vae["negative_elbo_nats"] == pytest.approx(vae["rate_nats"] + vae["distortion_nats"])
+    assert vae["nll_num_importance_samples"] == params["evaluate"]["num_importance_samples"]
+    assert vae["num_images"] == NUM_IMAGES["test"]
+    assert vae["num_latents"] == params["train_vae"]["num_latents"]
+    assert vae["active_units"] in range(vae["num_latents"] + 1)
+    assert vae["likelihood"] == params["train_vae"]["likelihood"]
+    assert vae["binarization"] == params["train_vae"]["binarization"]
+
+
+def test_bits_per_dim_are_bits_per_pixel_and_channel(finished, figures):
+    num_dims = math.prod(
+        json.loads((finished / MODELS[1] / "model.json").read_bytes())["image_shape"]
+    )
+    nats = figures["vae"]["bits_per_dim"] * num_dims * math.log(2)
+    assert nats == pytest.approx(figures["vae"]["nll_nats"])
+
+
+def test_the_folder_holds_the_table_and_the_pictures(finished):
+    assert {path.name for path in (finished / EVALUATION).iterdir()} == {
+        "confusion_matrix.png",
+        "latent_means.png",
+        "mistakes.png",
+        "per_image.parquet",
+        "reconstructions.png",
+        "reliability.png",
+    }
+
+
+def test_a_second_run_elsewhere_with_the_test_set_alone_gives_the_same_bytes(finished, tmp_path):
+    unread = (PROCESSED / "train", PROCESSED / "validation", Path("samples"))
+    check_rerun(finished, tmp_path, "evaluate", *unread)
+
+
+def test_more_is_asked_for_than_there_are_images(project):
+    write_params(project, {"evaluate": {"num_mistakes": 1000, "num_reconstructions": 1000}})
+    before = json.loads((project / METRICS).read_bytes())
+    run_stage(project, "evaluate")
+    assert json.loads((project / METRICS).read_bytes()) == before
+
+
+@each_damage
+@pytest.mark.parametrize("path", INPUTS, ids=str)
+def test_a_bad_input_is_named_in_one_line_and_nothing_is_written(project, path, damage):
+    DAMAGES[damage](project / path)
+    assert refusal(project, "evaluate").startswith(f"{path}: ")
+
+
+def test_each_model_must_be_of_its_family(project):
+    cnn, vae = (project / model for model in MODELS)
+    shutil.rmtree(vae)
+    shutil.copytree(cnn, vae)
+    assert refusal(project, "evaluate") == (
+        "models/vae/model.json: family: must be 'vae' (got 'cnn')"
+    )
+
+
+def test_images_of_another_shape_than_the_models_are_refused(project):
+    write_images(project, (1, 12, 16))
+    assert refusal(project, "evaluate") == (
+        "models/cnn/model.json: image_shape: must be [1, 12, 16] as in stripes (got [1, 12, 12])"
+    )
+
+
+def test_other_classes_than_the_models_are_refused(project):
+    write_images(project, (1, 12, 12), ("a", "b"))
+    assert refusal(project, "evaluate") == (
+        "models/cnn/model.json: class_names: must be ['a', 'b'] as in stripes (got ['a', 'b', 'c'])"
+    )
