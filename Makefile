@@ -21,7 +21,7 @@ repro: setup ## Run the pipeline: whatever has changed, and nothing else
 	@$(RUN) dvc --wait-for-lock repro
 
 test: check ## Run every check and the whole test suite
-	@$(RUN) pytest -n auto --maxprocesses 4
+	@$(RUN) pytest -n auto --maxprocesses 4 --dist loadgroup
 
 check: lint format-check types ## Lint, check the format and check the types
 

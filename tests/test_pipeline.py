@@ -310,10 +310,10 @@ def test_outputs_hold_no_run_and_no_place(project, first):
 
 def test_a_stage_that_runs_again_leaves_equal_bytes_and_a_clean_tree(project, first):
     project.commit("The reference run")
-    shutil.rmtree(project.folder / "models" / "cnn")
-    command = ("dvc", "repro", "--force", "--single-item", "--no-run-cache", "train_cnn")
+    shutil.rmtree(project.folder / "samples")
+    command = ("dvc", "repro", "--force", "--single-item", "--no-run-cache", "generate_samples")
     again = execute(project, *command)
-    assert executed(again.output) == list(again.stages) == ["train_cnn"]
+    assert executed(again.output) == list(again.stages) == ["generate_samples"]
     assert project.changes() == ""
 
 
@@ -373,18 +373,23 @@ def test_an_experiment_in_a_temporary_folder_is_recorded_at_the_root(project, fi
 
 def test_a_stage_as_an_mlflow_project_hangs_under_its_run(project, first):
     command = ("mlflow", "run", ".", "-e", "train_cnn", "--env-manager", "local")
+    weights = project.folder / "models" / "cnn" / "weights.safetensors"
+    trained, changes = weights.read_bytes(), project.changes()
+    weights.unlink()
     alone = execute(project, *command)
+    assert (weights.read_bytes(), project.changes()) == (trained, changes)
     assert list(alone.stages) == ["train_cnn"]
     assert alone.parent.data.tags["mlflow.project.entryPoint"] == "train_cnn"
 
 
 def test_the_pipeline_as_an_mlflow_project_hangs_under_its_run(project, first):
-    change_params(project.folder, "evaluate.seed=1", "generate_samples.seed=2")
+    sources = json.dumps([*read_yaml(project.folder / "params.yaml")["dataset"]["sources"], "one"])
+    change_params(project.folder, f"dataset.sources={sources}", "generate_samples.seed=2")
     whole = execute(project, "mlflow", "run", ".", "--env-manager", "local")
-    ran = ["evaluate", "generate_samples"]
+    ran = ["download", "generate_samples"]
     assert sorted(executed(whole.output)) == sorted(whole.stages) == ran
     assert whole.parent.data.tags["mlflow.project.entryPoint"] == "main"
-    assert whole.parent.data.params["evaluate.seed"] == "1"
+    assert whole.parent.data.params["generate_samples.seed"] == "2"
 
 
 # The quickest stage stands for all of them: what it tells goes the same way.

@@ -111,7 +111,7 @@ class ScheduledOptimizer:
         """Make one step down the gradient of the loss."""
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         factor = self._factor()
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
