@@ -10,7 +10,7 @@ BIN := $(CURDIR)/.venv/bin
 # dvc.yaml and MLproject say `python`: it must be the environment's.
 RUN := PATH="$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true
 
-.PHONY: help setup repro test check lint format-check types format ui lock clean
+.PHONY: help setup repro results test check lint format-check types format ui lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ setup: .venv/.installed ## Make .venv and install the pinned dependencies and th
 
 repro: setup ## Run the pipeline: whatever has changed, and nothing else
 	@$(RUN) dvc --wait-for-lock repro
+
+results: setup ## Write the figures of metrics/ into README's table: right after a run, as `make repro results`
+	@$(RUN) diptych results --readme README.md --metrics metrics
 
 test: check ## Run every check and the whole test suite
 	@$(RUN) pytest -n auto --maxprocesses 4 --dist loadgroup

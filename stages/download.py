@@ -23,7 +23,7 @@ def main(params: PathOption, raw: PathOption) -> None:
         for source in parse_source(text, dataset.mirrors, transport)
     ]
     with stage_run("download", params, ["dataset"]):
-        fetch_raw(dataset, sources, raw, report=partial(print, flush=True))
+        fetch_raw(dataset, sources, raw, report=partial(print, end="", flush=True))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from diptych.evaluation.autoencoder import evaluate_autoencoder, reconstruct
+from diptych.evaluation.autoencoder import evaluate_autoencoder
 from diptych.evaluation.classifier import evaluate_classifier
 from diptych.evaluation.fit import check_fit
 from diptych.evaluation.params import EvaluateParams
@@ -46,8 +46,6 @@ def main(
             "cnn": classifier.figures,
             "vae": autoencoder.figures,
         }
-        shown = images.images[: chosen.num_reconstructions]
-        reconstructions = reconstruct(vae_model, shown, chosen.seed, compute)
         per_image = pd.concat([classifier.per_image, autoencoder.per_image], axis="columns")
 
         with folder_written_whole(evaluation) as folder:
@@ -58,7 +56,6 @@ def main(
                 dataset.class_names,
                 classifier,
                 autoencoder,
-                reconstructions,
                 chosen.num_mistakes,
             )
         write_json(metrics, figures)
@@ -67,7 +64,7 @@ def main(
         tracker.log_table(evaluation / "per_image.parquet", "per_image")
         for picture in sorted(evaluation.glob("*.png")):
             tracker.log_artifact(picture, "evaluation")
-        pairs = np.stack([shown.cpu().numpy(), reconstructions])
+        pairs = np.stack([autoencoder.shown.inputs, autoencoder.shown.reconstructions])
         tracker.log_image("test_reconstructions", tile_images(pairs), step=0)
 
 

@@ -1,7 +1,5 @@
 """Train the classifier; keep the epoch that is best on validation."""
 
-from dataclasses import asdict
-
 import torch
 
 from diptych.checkpoints import fingerprint, save_model
@@ -16,7 +14,7 @@ from diptych.optimization.compute import ComputeParams, set_up_compute
 from diptych.optimization.progress import EpochReport
 from diptych.params import load_params
 from diptych.stage import PathOption, run_stage
-from diptych.tracking.figures import log_epoch, numbers
+from diptych.tracking.figures import log_curves, log_epoch, numbers
 from diptych.tracking.runs import stage_run
 
 
@@ -44,10 +42,8 @@ def main(
 
     with stage_run("train_cnn", params, ["compute", "train_cnn"]) as tracker:
         display = EpochDisplay("train_cnn", training.num_epochs)
-        reports: list[EpochReport] = []
 
         def on_epoch(report: EpochReport) -> None:
-            reports.append(report)
             display.show(report)
             log_epoch(tracker, report)
 
@@ -69,19 +65,11 @@ def main(
             },
             "best_epoch": trained.best_epoch,
         }
-        figures = {
-            "best_epoch": trained.best_epoch,
-            "num_parameters": sum(p.numel() for p in untrained.parameters()),
-            "temperature": trained.model.temperature.item(),
-            "validation": {
-                "uncalibrated": asdict(trained.uncalibrated),
-                "calibrated": asdict(trained.calibrated),
-            },
-        }
         save_model(model, trained.model.state_dict(), description)
-        write_csv(curves, [{"epoch": r.epoch, **r.metrics} for r in reports])
-        write_json(metrics, figures)
-        tracker.log_metrics(numbers(figures), step=training.num_epochs)
+        write_csv(curves, display.rows)
+        write_json(metrics, trained.figures())
+        tracker.log_metrics(numbers(trained.figures()), step=training.num_epochs)
+        log_curves(tracker, display.rows, "train_cnn", trained.best_epoch)
         tracker.log_model(model, "cnn")
 
 

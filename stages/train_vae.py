@@ -11,7 +11,7 @@ from diptych.optimization.compute import ComputeParams, set_up_compute
 from diptych.optimization.progress import EpochReport
 from diptych.params import load_params
 from diptych.stage import PathOption, run_stage
-from diptych.tracking.figures import log_epoch, numbers
+from diptych.tracking.figures import log_curves, log_epoch, numbers
 from diptych.tracking.runs import stage_run
 from diptych.vae.model import build_vae
 from diptych.vae.params import VaeTrainingParams
@@ -36,10 +36,8 @@ def main(
 
     with stage_run("train_vae", params, ["compute", "train_vae"]) as tracker:
         display = EpochDisplay("train_vae", training.num_epochs)
-        reports: list[EpochReport] = []
 
         def on_epoch(report: EpochReport) -> None:
-            reports.append(report)
             display.show(report)
             log_epoch(tracker, report)
 
@@ -58,21 +56,11 @@ def main(
             },
             "best_epoch": trained.best_epoch,
         }
-        figures = {
-            "best_epoch": trained.best_epoch,
-            "num_parameters": sum(p.numel() for p in untrained.parameters()),
-            "likelihood": training.likelihood,
-            "binarization": training.binarization,
-            "validation": {
-                "negative_elbo_nats": trained.negative_elbo_nats,
-                "rate_nats": trained.rate_nats,
-                "distortion_nats": trained.distortion_nats,
-            },
-        }
         save_model(model, trained.model.state_dict(), description)
-        write_csv(curves, [{"epoch": r.epoch, **r.metrics} for r in reports])
-        write_json(metrics, figures)
-        tracker.log_metrics(numbers(figures), step=training.num_epochs)
+        write_csv(curves, display.rows)
+        write_json(metrics, trained.figures())
+        tracker.log_metrics(numbers(trained.figures()), step=training.num_epochs)
+        log_curves(tracker, display.rows, "train_vae", trained.best_epoch)
         tracker.log_model(model, "vae")
 
 

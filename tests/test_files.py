@@ -1,4 +1,7 @@
 import math
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +73,8 @@ def test_what_json_cannot_say_is_refused_and_the_old_file_stays(tmp_path, value)
         (b"\xff\xfe\xfa", r"is not valid JSON \(.*\)"),
         (b"[" * 100_000, r"is not valid JSON \(.*\)"),
         (b"[1]", r"must be a JSON object \(got list\)"),
+        (b'{"a": NaN}', r"is not valid JSON \(NaN is no JSON number\)"),
+        (b'{"a": [-Infinity]}', r"is not valid JSON \(-Infinity is no JSON number\)"),
     ],
 )
 def test_bad_json_is_one_line(tmp_path, monkeypatch, found, message):
@@ -93,6 +98,14 @@ def test_every_digit_survives_csv_and_columns_keep_their_order(tmp_path):
         "epoch,zeta,alpha\n1,0.30000000000000004,0.10000000149011612\n2,0.3333333333333333,1e-300\n"
     )
     assert path.read_bytes().decode() == expected
+
+
+@pytest.mark.parametrize("last", [{"epoch": 2}, {"epoch": 2, "loss": 0.5, "rate": 0.5}])
+def test_a_row_of_other_columns_is_refused_and_nothing_written(tmp_path, last):
+    path = tmp_path / "curves.csv"
+    with pytest.raises(ValueError, match=r"row 2 must have the keys \['epoch', 'loss'\] \(got \["):
+        write_csv(path, [{"epoch": 1, "loss": 1.0}, last])
+    assert not path.exists()
 
 
 def test_pandas_reads_back_the_csv_that_was_written(tmp_path):
@@ -139,3 +152,56 @@ def test_a_failure_half_way_leaves_the_old_folder(tmp_path, error):
         write_half()
     assert content(folder) == {"old": b"old"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["cnn"]
+
+
+REPLACE_AND_DIE = """
+import os, pathlib, signal, sys
+from diptych.files import folder_written_whole
+
+folder, deadly_event, left = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+
+def die_at(event, _arguments):
+    global left
+    if event == deadly_event:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+with folder_written_whole(folder) as temporary:
+    (temporary / "file").write_bytes(b"new")
+    sys.addaudithook(die_at)
+"""
+
+
+@pytest.mark.parametrize(
+    ("event", "number", "at_once", "after_next_use"),
+    [
+        ("os.rename", 1, b"old", b"old"),
+        ("os.rename", 2, None, b"old"),
+        ("shutil.rmtree", 1, b"new", b"new"),
+    ],
+)
+def test_a_kill_while_a_folder_is_replaced_loses_neither(
+    tmp_path, event, number, at_once, after_next_use
+):
+    folder = tmp_path / "cnn"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"old")
+    command = [sys.executable, "-c", REPLACE_AND_DIE, str(folder), event, str(number)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert (content(folder) if folder.exists() else {}).get("file") == at_once
+    with pytest.raises(RuntimeError), folder_written_whole(folder):
+        raise RuntimeError
+    assert content(folder) == {"file": after_next_use}
+    assert not (tmp_path / ".cnn.replaced").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_no_folder_is_not_replaced_by_one(tmp_path, kind):
+    path, target = tmp_path / "path", tmp_path / "target"
+    target.mkdir()
+    path.symlink_to(target) if kind == "link" else path.write_bytes(b"file")
+    with pytest.raises(OSError, match="Not a directory"), folder_written_whole(path):
+        pass
+    assert path.is_symlink() == (kind == "link")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"path", "target"}

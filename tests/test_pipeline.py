@@ -383,7 +383,7 @@ def test_a_stage_as_an_mlflow_project_hangs_under_its_run(project, first):
 
 
 def test_the_pipeline_as_an_mlflow_project_hangs_under_its_run(project, first):
-    sources = json.dumps([*read_yaml(project.folder / "params.yaml")["dataset"]["sources"], "one"])
+    sources = json.dumps([*read_yaml(project.folder / "params.yaml")["dataset"]["sources"], "/one"])
     change_params(project.folder, f"dataset.sources={sources}", "generate_samples.seed=2")
     whole = execute(project, "mlflow", "run", ".", "--env-manager", "local")
     ran = ["download", "generate_samples"]

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from diptych.params import read_yaml
+from diptych.reports.results import BEGIN, END, results_table
 
 ROOT = Path(__file__).parents[1]
 STAGES: dict[str, dict[str, Any]] = read_yaml(ROOT / "dvc.yaml")["stages"]
@@ -181,6 +182,22 @@ def test_the_lock_pins_by_hash_and_records_no_address() -> None:
     assert len(entries) >= len(locked()) > 100
     assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
     assert "://" not in lock
+
+
+def test_readme_shows_the_figures_of_metrics() -> None:
+    """What the last run made and what README says; `make repro results` brings them together."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = readme.split(f"{BEGIN}\n")[1].split(f"\n{END}")[0]
+    machine = block.splitlines()[-1]
+    assert block == results_table(ROOT / "metrics", machine)
+    assert "torch" in machine
+
+
+def test_readme_sets_parameters_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    settings = re.findall(r"-S (\w+)\.(\w+)=\S", readme)
+    assert len(settings) > 10
+    assert [".".join(one) for one in settings if one[1] not in PARAMS.get(one[0], {})] == []
 
 
 def test_help_shows_every_target() -> None:

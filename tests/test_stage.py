@@ -56,6 +56,10 @@ def test_paths_arrive_as_paths(run):
             "x/y: No such file or directory",
         ),
         (OSError("no file is named"), "no file is named"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "not enough memory: must fit (smaller batch_size, width or num_hidden)",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run, error, line):

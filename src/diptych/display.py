@@ -17,10 +17,13 @@ class EpochDisplay:
 
     def __init__(self, title: str, num_epochs: int) -> None:
         self._title = title
+        self.rows: list[dict[str, float]] = []
+        """The epochs shown so far, for the table of curves."""
         self._bar = tqdm(total=num_epochs, desc=title, unit="epoch", disable=not _is_terminal())
 
     def show(self, report: EpochReport) -> None:
         """Show an epoch's figures; closes the bar after the last one."""
+        self.rows.append({"epoch": report.epoch, **report.metrics})
         figures = {name: f"{value:.4g}" for name, value in report.metrics.items()}
         if self._bar.disable:
             line = "  ".join(f"{name} {value}" for name, value in figures.items())

@@ -55,10 +55,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        FileError: when the file is missing, unreadable, or not a JSON object.
+        FileError: when the file is missing, unreadable, or not a JSON object; NaN and Infinity,
+            which Python would read, are no JSON.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
@@ -74,7 +75,15 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, float | int]]) -> None:
     Args:
         path: The file.
         rows: All with the keys of the first.
+
+    Raises:
+        ValueError: when a row has other keys; nothing is written.
     """
+    for number, row in enumerate(rows, start=1):
+        if row.keys() != rows[0].keys():
+            raise ValueError(
+                f"{path}: row {number} must have the keys {list(rows[0])} (got {list(row)})"
+            )
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -91,18 +100,41 @@ def write_parquet(path: Path, table: "pd.DataFrame") -> None:
 
 @contextlib.contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary folder that takes the place of `path` only if the block succeeds."""
+    """Give a temporary folder that takes the place of `path` only if the block succeeds.
+
+    A kill leaves the old folder or the new one at `path`, with one exception: between two renames
+    in a row the old one stands beside it, whole, as `.NAME.replaced`. The next use puts it back.
+    What a kill leaves of the temporary folder stays, hidden, beside `path`.
+
+    Args:
+        path: A folder, there or not; everything in it is replaced. One writer at a time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".{path.name}.replaced"
+    _settle(path, aside)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         temporary.chmod(0o755)
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
+        if path.is_dir() and not path.is_symlink():
+            path.replace(aside)
         temporary.replace(path)
         _fsync_folder(path.parent)
     finally:
+        _settle(path, aside)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _settle(path: Path, aside: Path) -> None:
+    """Put back the folder that was renamed aside, or delete it if another took its place."""
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    elif aside.exists():
+        aside.replace(path)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _fsync_folder(path: Path) -> None:

@@ -34,10 +34,20 @@ def run_command(command: typer.Typer) -> None:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except typer.TyperException as error:
-        _fail(error.format_message())
     except typer.Abort:  # Ctrl-C at a prompt
         sys.exit(128 + signal.SIGINT)
+    except (MemoryError, RuntimeError) as error:
+        if not _says_out_of_memory(error):
+            raise
+        _fail("not enough memory: must fit (smaller batch_size, width or num_hidden)")
+    except typer.TyperException as error:
+        _fail(error.format_message())
+
+
+def _says_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    # torch has no type of its own for it on a CPU; on a GPU OutOfMemoryError is a RuntimeError.
+    phrases = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
 
 
 def _fail(message: str) -> None:

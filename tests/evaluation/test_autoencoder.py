@@ -67,8 +67,24 @@ def test_the_seed_decides_pixels_and_noise(evaluate, tiny_vae, three_pixels, cpu
     np.testing.assert_allclose(first.latent_means, means.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_reconstructions_are_bytes_of_the_first_images(tiny_vae, three_pixels, cpu):
-    model, images = tiny_vae((1, 1, 3)), three_pixels(20).images
+def test_reconstructions_are_bytes_of_binary_images_with_their_distortion(
+    tiny_vae, three_pixels, cpu
+):
+    model = tiny_vae((1, 1, 3))
+    binary = binarized_once(three_pixels(4).images, 0)
+    shown = reconstruct(model, binary, cpu)
     with torch.no_grad():
-        expected = 255 * model.reconstruct(binarized_once(images[:4], 0))
-    np.testing.assert_allclose(reconstruct(model, images[:4], 0, cpu), expected.numpy(), atol=0.51)
+        expected = model.reconstruct(binary).double()
+    np.testing.assert_array_equal(shown.inputs, 255 * binary.numpy().astype(np.uint8))
+    np.testing.assert_allclose(shown.reconstructions, 255 * expected.numpy(), atol=0.51)
+    likely = torch.where(binary == 1, expected, 1 - expected)
+    np.testing.assert_allclose(
+        shown.distortions_nats, -likely.log().flatten(1).sum(1).numpy(), rtol=1e-5
+    )
+
+
+def test_what_is_shown_are_the_first_images_as_they_were_evaluated(evaluate, three_pixels):
+    shown = evaluate().shown
+    binary = binarized_once(three_pixels(503).images, 0)[: len(shown.inputs)]
+    assert len(binary) == params().num_reconstructions
+    np.testing.assert_array_equal(shown.inputs, 255 * binary.numpy().astype(np.uint8))

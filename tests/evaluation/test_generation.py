@@ -54,7 +54,7 @@ def test_as_many_images_as_asked_for(generated):
 
 
 def test_a_sample_does_not_depend_on_how_many_are_drawn(generated):
-    seven, one = generated().prior, generated(num_samples=1).prior
+    seven, one = generated().prior, generated(num_samples=1, num_shown=1).prior
     torch.testing.assert_close(seven[:1], one)
     assert len(seven.flatten(1).unique(dim=0)) == 7
     assert not torch.equal(generated(seed=1).prior, seven)
@@ -100,9 +100,9 @@ def test_the_judgement_of_four_samples_by_hand(brightest, cpu):
     assert figures["accepted_share"] == 0.75
     assert figures["class_shares"] == {"x": 0.75, "y": 0.25, "z": 0.0}
     distances = [0, 0, 0.1, (0.25 + 0.16 + 0.16) ** 0.5]
-    assert figures["nearest_training_distance"] == pytest.approx(sum(distances) / 4, abs=1e-3)
+    assert figures["mean_nearest_training_distance"] == pytest.approx(sum(distances) / 4, abs=1e-3)
     entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
-    assert figures["class_balance"] == pytest.approx(entropy / np.log(3))
+    assert figures["class_shares_normalized_entropy"] == pytest.approx(entropy / np.log(3))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_the_judgement_of_four_samples_by_hand(brightest, cpu):
 def test_balance_is_one_for_equal_shares_and_zero_for_one_class(brightest, cpu, samples, balance):
     training = torch.zeros(1, 1, 1, 3, dtype=torch.uint8)
     figures = judge(samples.view(-1, 1, 1, 3), training, brightest, cpu)
-    assert figures["class_balance"] == pytest.approx(balance)
+    assert figures["class_shares_normalized_entropy"] == pytest.approx(balance)
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,4 @@ def test_every_sample_is_judged(brightest, three_pixels, cpu):
     figures = judge(to_unit_interval(images), images, brightest, cpu)
     expected = torch.bincount(images.flatten(1).argmax(dim=1), minlength=3) / 251
     assert list(figures["class_shares"].values()) == pytest.approx(expected.tolist())
-    assert figures["nearest_training_distance"] == pytest.approx(0, abs=1e-3)
+    assert figures["mean_nearest_training_distance"] == pytest.approx(0, abs=1e-3)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diptych.evaluation.autoencoder import evaluate_autoencoder, reconstruct
+from diptych.evaluation.autoencoder import evaluate_autoencoder
 from diptych.evaluation.classifier import evaluate_classifier
 from diptych.evaluation.generation import generate
 from diptych.evaluation.params import EvaluateParams, GenerateSamplesParams
@@ -60,7 +60,6 @@ def test_the_pictures_of_an_evaluation_are_those_that_dvc_shows(
         CLASSES,
         evaluate_classifier(brightest, images, cpu),
         evaluate_autoencoder(model, images, params, cpu),
-        reconstruct(model, images.images[:3], 0, cpu),
         params.num_mistakes,
     )
     assert pictures_in(tmp_path) == shown_by_dvc("evaluation")

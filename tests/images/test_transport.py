@@ -1,4 +1,7 @@
 import http.server
+import socket
+import struct
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -140,6 +143,23 @@ def test_a_trickling_body_is_given_up(web):
         transport.get(f"{web.origin}/file", 1000)
 
 
+def test_the_time_for_a_body_follows_from_its_announced_length(web):
+    def trickle(request):
+        request.send_response(200)
+        request.send_header("Content-Length", "1000")
+        request.end_headers()
+        for _ in range(100):
+            request.wfile.write(b".")
+            web.closing.wait(0.02)
+
+    web.routes["/file"] = silenced(trickle)
+    transport = replace(web.transport(), min_bytes_per_second=10_000.0)
+    begin = time.monotonic()
+    with pytest.raises(TransportError, match="slower than 10000 bytes/s"):
+        transport.get(f"{web.origin}/file", 10_000_000)
+    assert time.monotonic() - begin < 1.5
+
+
 def test_a_trickling_header_is_given_up(web):
     def trickle(request):
         while not web.closing.wait(0.1):
@@ -156,6 +176,50 @@ def test_a_closed_port_is_tried_once():
     transport = Transport(backoff_seconds=60.0, plain_http_origin=origin)
     with pytest.raises(TransportError, match=r"no connection \(Connection refused\)"):
         transport.get(f"{origin}/file", 7)
+
+
+@pytest.mark.parametrize("resets", [True, False])
+def test_a_connection_that_breaks_while_it_is_made_is_tried_again(web, resets):
+    accepted: list[socket.socket] = []
+
+    def hang_up() -> None:
+        for _ in range(2):
+            connection, _address = server.accept()
+            accepted.append(connection)
+            connection.recv(1 << 16)  # the client's first words of TLS
+            if resets:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(5)
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        url = f"https://127.0.0.1:{server.getsockname()[1]}/file"
+        with pytest.raises(TransportError, match=r"no connection \(.*\), 2 times"):
+            replace(web.transport(), timeout_seconds=5.0).get(url, 7)
+        thread.join()
+    assert len(accepted) == 2
+
+
+def test_a_server_that_is_silent_while_the_connection_is_made_is_tried_again(web):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"https://127.0.0.1:{server.getsockname()[1]}/file"
+        with pytest.raises(TransportError, match=r"no connection \(.*timed out\), 2 times"):
+            web.transport().get(url, 7)
+
+
+def test_an_unknown_host_is_tried_once(web, monkeypatch):
+    asked: list[str] = []
+
+    def unknown(host, *_args, **_kwargs):
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(TransportError, match=r"no connection \(Name or service not known\)$"):
+        web.transport().get("https://a.b/file", 7)
+    assert asked == ["a.b"]
 
 
 def silenced(answer: Callable[..., None]) -> Callable[..., None]:

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from diptych.cnn.metrics import expected_calibration_error
 from diptych.reports.calibration import reliability_bins, reliability_figure
 from diptych.reports.checks import ReportError
 from diptych.reports.style import figure_png
@@ -29,6 +31,20 @@ def test_bins_against_a_table():
     np.testing.assert_allclose(bins.accuracies, [np.nan, 1, 2 / 3, 1])
     expected = (1 * 0.5 + 3 * (2 / 3 - 0.65) + 0) / 5
     assert bins.expected_calibration_error == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_bins", [1, 10, 15])
+def test_the_figures_error_is_the_classifiers(num_bins):
+    """Also where a confidence lies on the edge of a bin, as far as float32 can say so."""
+    rng = np.random.default_rng(0)
+    edges = np.arange(num_bins + 1) / num_bins
+    confidences = np.concatenate([rng.uniform(size=200), edges]).astype(np.float32)
+    correct = rng.uniform(size=len(confidences)) < 0.7
+    shown = reliability_bins(confidences, correct, num_bins).expected_calibration_error
+    tensors = torch.from_numpy(confidences), torch.from_numpy(correct)
+    reported = expected_calibration_error(*tensors, num_bins)
+    assert shown > 0.01
+    assert shown == pytest.approx(reported, abs=1e-12)
 
 
 def test_confidence_zero_belongs_to_the_first_bin():

@@ -1,5 +1,6 @@
 import hashlib
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +51,9 @@ def test_the_first_folder_with_the_right_files_fills_raw(tmp_path, small_dataset
         (tmp_path / name).write_bytes(content)
     params, raw = write_params(tmp_path, tmp_path / "none", tmp_path), tmp_path / "raw"
     stage.main(params, raw)
-    assert {path.name: path.read_bytes() for path in raw.iterdir()} == contents
+    found = {path.name: path.read_bytes() for path in raw.iterdir()}
+    assert json.loads(found.pop("raw.json"))["dataset"] == "mnist"
+    assert found == contents
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path}/none: is no folder",
         f"{tmp_path}: mnist is complete, verified",
@@ -78,8 +81,8 @@ def test_the_command_of_the_pipeline_ends_with_one_line_and_code_2(tmp_path):
     ("text", "message"),
     [
         ("{name: emnist, sources: [mirrors]}", "dataset.name: must be 'mnist'"),
-        ("{name: mnist, sources: [$(touch pwned)]}", "is no folder"),
-        ("{name: mnist, sources: ['; touch pwned #']}", "is no folder"),
+        ("{name: mnist, sources: [$(touch pwned)]}", "dataset.sources.0: must be mirrors"),
+        ("{name: mnist, sources: ['/; touch pwned #']}", "is no folder"),
         ("{name: mnist, sources: ['http://a.b/']}", "dataset.sources.0: must be mirrors"),
     ],
 )

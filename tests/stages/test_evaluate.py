@@ -127,3 +127,12 @@ def test_other_classes_than_the_models_are_refused(project):
     assert refusal(project, "evaluate") == (
         "models/cnn/model.json: class_names: must be ['a', 'b'] as in stripes (got ['a', 'b', 'c'])"
     )
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_a_model_of_other_data_is_refused(project, model):
+    path = project / model / "model.json"
+    description = json.loads(path.read_bytes())
+    description["fingerprints"]["dataset_sha256"] = "0" * 64
+    path.write_text(json.dumps(description), encoding="utf-8")
+    assert refusal(project, "evaluate").startswith(f"{model}/model.json: fingerprints: must be")

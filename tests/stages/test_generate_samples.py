@@ -46,9 +46,9 @@ def test_the_figures_are_shares_of_the_samples_and_a_distance(finished):
     assert set(figures) == {
         "accepted_share",
         "acceptance_confidence",
-        "class_balance",
+        "class_shares_normalized_entropy",
         "class_shares",
-        "nearest_training_distance",
+        "mean_nearest_training_distance",
         "num_samples",
     }
     assert figures["num_samples"] == params["num_samples"]
@@ -58,8 +58,8 @@ def test_the_figures_are_shares_of_the_samples_and_a_distance(finished):
         num_images = share * params["num_samples"]
         assert num_images == pytest.approx(round(num_images))
     assert sum(figures["class_shares"].values()) == pytest.approx(1)
-    assert 0 <= figures["class_balance"] <= 1 + 1e-12
-    assert 0 < figures["nearest_training_distance"] < math.sqrt(math.prod(dataset.image_shape))
+    assert 0 <= figures["class_shares_normalized_entropy"] <= 1 + 1e-12
+    assert 0 < figures["mean_nearest_training_distance"] < math.sqrt(math.prod(dataset.image_shape))
 
 
 def test_the_folder_holds_the_pictures(finished):
@@ -84,7 +84,7 @@ def test_a_classifier_that_need_not_be_sure_accepts_every_sample(project):
 
 def test_more_is_asked_for_than_there_are_images(project):
     before = figures_in(project)
-    write_params(project, {"generate_samples": {"num_interpolations": 1000, "num_shown": 1000}})
+    write_params(project, {"generate_samples": {"num_interpolations": 1000}})
     run_stage(project, "generate_samples")
     assert figures_in(project) == before
 

@@ -199,3 +199,11 @@ def test_the_command_of_the_pipeline_ends_with_one_line_and_writes_nothing(tmp_p
     assert done.stderr == f"{stage}: params.yaml: {section}.misspelt: unknown key (got 1)\n"
     assert done.stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_no_more_samples_are_shown_than_drawn(tmp_path):
+    section = SHIPPED["generate_samples"] | {"num_samples": 5, "num_shown": 6}
+    path = tmp_path / "params.yaml"
+    path.write_text(json.dumps({"generate_samples": section}), encoding="utf-8")
+    with pytest.raises(ParamsError, match="generate_samples: num_shown must be <= num_samples = 5"):
+        load_params(path, "generate_samples", GenerateSamplesParams)

@@ -1,5 +1,6 @@
 import hashlib
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     Path("raw").mkdir()
     for name, content in CONTENTS.items():
         Path("raw", name).write_bytes(content)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENTS.items()}
+    Path("raw", "raw.json").write_text(json.dumps({"dataset": "mnist", "sha256": digests}))
     write_params(num_validation=6, seed=0)
     spec = importlib.util.spec_from_file_location("preprocess", STAGE)
     assert spec is not None
@@ -132,5 +135,5 @@ def test_the_command_of_the_pipeline_ends_with_one_line_and_code_2(tmp_path):
     command += ["--raw", "raw", "--processed", "processed"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    expected = "preprocess: raw/train-images-idx3-ubyte: cannot be read (No such file or directory)"
+    expected = "preprocess: raw/raw.json: cannot be read (No such file or directory)"
     assert done.stderr == f"{expected}\n"

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_tags_say_where_a_run_comes_from(project: Path, monkeypatch: pytest.Monk
 
     git("init")
     (project / "dvc.lock").write_text("a")
-    (project / "dvc.yaml").write_text("a")
+    (project / "dvc.yaml").write_text("stages: {train_cnn: {deps: [dvc.lock]}}")
     git("add", "dvc.lock", "dvc.yaml")
     git("commit", "-m", "first")
     monkeypatch.setenv("DVC_STAGE", "train_cnn")
@@ -70,6 +71,7 @@ def test_tags_say_where_a_run_comes_from(project: Path, monkeypatch: pytest.Monk
     tags = tags_of_a_run("one")
     assert tags["diptych.stage"] == "one"
     assert tags["dvc.stage"] == "train_cnn"
+    assert re.fullmatch("[0-9a-f]{64}", tags["diptych.fingerprint"])
     assert tags["dvc.experiment"] == "dusty-gull"
     assert tags["dvc.baseline"] == "abc"
     assert tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD")
@@ -80,7 +82,9 @@ def test_tags_say_where_a_run_comes_from(project: Path, monkeypatch: pytest.Monk
     (project / "dvc.lock").write_text("rewritten by DVC")
     assert tags_of_a_run("two")["diptych.git_dirty"] == "false"
     (project / "dvc.yaml").write_text("changed by hand")
-    assert tags_of_a_run("three")["diptych.git_dirty"] == "true"
+    changed = tags_of_a_run("three")
+    assert changed["diptych.git_dirty"] == "true"
+    assert "diptych.fingerprint" not in changed  # that dvc.yaml describes no stage
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 
 from diptych.checkpoints import save_model
+from diptych.reports.grids import picture_png
 from diptych.tracking.events import (
     ArtifactLogged,
+    FigureLogged,
     ImageLogged,
     MetricsLogged,
     ModelLogged,
@@ -40,6 +42,7 @@ class Record:
     metrics: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     images: dict[tuple[str, int], list[Any]] = field(default_factory=dict)
+    figures: dict[str, list[Any]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     models: list[str] = field(default_factory=list)
@@ -68,6 +71,8 @@ def read_memory(tracker: MemoryTracker) -> Record:
                 record.tags |= event.tags
             case ImageLogged():
                 record.images[event.key, event.step] = pixels(io.BytesIO(event.png))
+            case FigureLogged():
+                record.figures[event.path] = pixels(io.BytesIO(event.png))
             case ArtifactLogged():
                 path = Path(event.path)
                 name = f"{event.folder}/{path.name}" if event.folder else path.name
@@ -111,6 +116,8 @@ def read_mlflow(uri: str, experiment: str, root: Path) -> Record:
         name = path.relative_to(downloaded).as_posix()
         if match := re.fullmatch(r"images/(.+)\+step\+(\d+)\+timestamp\+\d+\+[\w-]+\.png", name):
             record.images[match[1].replace("~", "/"), int(match[2])] = pixels(path)
+        elif path.suffix == ".png" and not name.startswith("images/"):
+            record.figures[name] = pixels(path)
         elif path.suffix == ".json":
             table = json.loads(path.read_text())
             columns = map(list, zip(*table["data"], strict=True))
@@ -160,6 +167,8 @@ def test_what_a_tracker_is_told_can_be_read_back(opened: Opened, tmp_path: Path)
     tracker.log_summary({"accuracy": 0.75})
     tracker.log_image("reconstructions", grey, step=1)
     tracker.log_image("samples/prior", colour, step=2)
+    tracker.log_figure(picture_png(grey), "curves.png")
+    tracker.log_figure(picture_png(colour), "plots/deep/curves.png")
     tracker.log_artifact(tmp_path / "note.txt")
     tracker.log_artifact(tmp_path / "note.txt", "folder")
     tracker.log_table(tmp_path / "images.parquet", "per_image")
@@ -183,6 +192,10 @@ def test_what_a_tracker_is_told_can_be_read_back(opened: Opened, tmp_path: Path)
     assert record.images == {
         ("reconstructions", 1): grey[:, :, 0].tolist(),
         ("samples/prior", 2): colour.tolist(),
+    }
+    assert record.figures == {
+        "curves.png": grey[:, :, 0].tolist(),
+        "plots/deep/curves.png": colour.tolist(),
     }
     assert record.files == {"note.txt": "hello", "folder/note.txt": "hello"}
     assert record.tables == {"per_image": table}

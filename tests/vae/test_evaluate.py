@@ -86,3 +86,12 @@ def test_a_set_is_binarised_once_per_seed(grey):
     images = grey(3, 1, 5, 5)
     assert torch.equal(binarized_once(images, 0), binarized_once(images, 0))
     assert not torch.equal(binarized_once(images, 0), binarized_once(images, 1))
+
+
+def test_batches_do_not_change_a_figure(linear_vae, binary, cpu, monkeypatch):
+    model, images = linear_vae(), binary(20, 1, 2, 2)
+    whole = bounds(model, images, cpu)
+    monkeypatch.setattr("diptych.vae.evaluate._BATCH_SIZE", 7)
+    monkeypatch.setattr("diptych.vae.evaluate._DECODED_AT_ONCE", 7)
+    for one, other in zip(whole, bounds(model, images, cpu), strict=True):
+        torch.testing.assert_close(one, other)

@@ -31,6 +31,8 @@ def classifier_metrics(
     log_probabilities: Float[Tensor, "num classes"], labels: Int64[Tensor, " num"]
 ) -> ClassifierMetrics:
     """Compare predicted log-probabilities, in nats, with labels."""
+    # Not every device has float64.
+    log_probabilities, labels = log_probabilities.cpu(), labels.cpu()
     correct = log_probabilities.argmax(dim=1) == labels
     confidence = log_probabilities.amax(dim=1).exp()
     num_classes = log_probabilities.shape[1]
@@ -54,7 +56,8 @@ def expected_calibration_error(
     Bins have equal width on [0, 1]. Source: Naeini et al. (2015); Guo et al. (2017), eq. 3.
     """
     bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1
-    gaps = torch.zeros(num_bins, dtype=torch.float64, device=confidence.device)
+    confidence, correct, bins = confidence.cpu(), correct.cpu(), bins.cpu()
+    gaps = torch.zeros(num_bins, dtype=torch.float64)
     gaps.index_add_(0, bins, correct.double() - confidence.double())
     return (gaps.abs().sum() / len(confidence)).item()
 
@@ -66,7 +69,7 @@ def fit_temperature(logits: Float[Tensor, "num classes"], labels: Int64[Tensor, 
 
     Source: Guo et al. (2017), section 4.2.
     """
-    logits = logits.double()
+    logits, labels = logits.cpu().double(), labels.cpu()
     target = logits.gather(1, labels[:, None]).mean()
     low, high = 1e-2, 1e2  # of 1/T
     for _ in range(60):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from diptych.optimization.params import Count, NonNegative, OptimizationParams
+from diptych.optimization.params import NonNegative, OptimizationParams, Width
 
 
 class CnnTrainingParams(OptimizationParams):
@@ -13,10 +13,10 @@ class CnnTrainingParams(OptimizationParams):
     architecture: Literal["compact", "article"]
     """`compact`: this project's; `article`: two poolings and 93,322 parameters at 28 x 28."""
 
-    width: Count
+    width: Width
     """Channels of the first block of `compact`; the later ones have twice as many."""
 
-    num_blocks: Count
+    num_blocks: Annotated[int, Field(ge=1, le=100)]
     """Convolutions of `compact` after the first."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]

@@ -1,7 +1,8 @@
 """Train the classifier."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -42,6 +43,18 @@ class TrainedCnn:
     uncalibrated: ClassifierMetrics
     calibrated: ClassifierMetrics
 
+    def figures(self) -> dict[str, Any]:
+        """Return what the metrics file holds."""
+        return {
+            "best_epoch": self.best_epoch,
+            "num_parameters": sum(p.numel() for p in self.model.parameters()),
+            "temperature": self.model.temperature.item(),
+            "validation": {
+                "uncalibrated": asdict(self.uncalibrated),
+                "calibrated": asdict(self.calibrated),
+            },
+        }
+
 
 def train_cnn(
     model: Cnn,
@@ -67,13 +80,14 @@ def train_cnn(
     model.to(device=compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
     num_steps = params.num_epochs * num_steps_per_epoch(len(train), params.batch_size)
     optimizer = ScheduledOptimizer(model, params, num_steps)
-    best_key, best_epoch, best_state = (-1.0, 0.0), 0, model.state_dict()
+    best_key, best_epoch, best_state = (-1.0, 0.0), 0, copy.deepcopy(model.state_dict())
 
     for epoch in range(1, params.num_epochs + 1):
         train_loss = _train_epoch(model, optimizer, train, params, compute, epoch)
         figures = classifier_metrics(
             predict_logits(model, validation, compute).log_softmax(dim=1), validation.labels
         )
+        require_finite(figures.nll_nats, f"train_cnn epoch {epoch}, validation")
 
         key = (figures.accuracy, -figures.nll_nats)
         if key > best_key:
@@ -110,7 +124,7 @@ def _train_epoch(
             logits = model(images)
         loss = _loss(logits, train.labels[positions], params.label_smoothing)
         if compute.device.type == "cpu":  # elsewhere reading it would stall every step
-            require_finite(loss, f"train_cnn epoch {epoch}")
+            require_finite(loss.detach(), f"train_cnn epoch {epoch}")
         optimizer.step(loss)
         total += loss.detach()
         num_steps += 1

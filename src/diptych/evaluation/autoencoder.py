@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from diptych.evaluation.params import EvaluateParams
@@ -20,6 +20,7 @@ from diptych.vae.evaluate import (
     evaluate_log_likelihood,
     posterior_means,
 )
+from diptych.vae.likelihood import bernoulli_log_likelihood
 from diptych.vae.model import Vae
 
 
@@ -31,11 +32,28 @@ class AutoencoderEvaluation:
         figures: For the metrics file.
         per_image: One row per image, in the set's order.
         latent_means: Mean of q(z|x) of each image.
+        shown: The first images.
     """
 
     figures: dict[str, Any]
     per_image: pd.DataFrame
     latent_means: Float32[np.ndarray, "num latents"]
+    shown: "Reconstructions"
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstructions:
+    """The first images of a set as the autoencoder sees them, and what it makes of them.
+
+    Attributes:
+        inputs: Binarised: 0 or 255.
+        reconstructions: p(pixel = 1) at the mean of q(z|x), from 0 to 255.
+        distortions_nats: -log p(x|z) of the inputs, there.
+    """
+
+    inputs: UInt8[np.ndarray, "num_shown channels height width"]
+    reconstructions: UInt8[np.ndarray, "num_shown channels height width"]
+    distortions_nats: Float32[np.ndarray, " num_shown"]
 
 
 def evaluate_autoencoder(
@@ -65,11 +83,12 @@ def evaluate_autoencoder(
         "distortion_nats": terms.distortion,
         "nll_nats": nll,
     }
-    figures = {name: values.double().mean().item() for name, values in columns.items()}
+    columns = {name: values.cpu().double() for name, values in columns.items()}
+    figures = {name: values.mean().item() for name, values in columns.items()}
     return AutoencoderEvaluation(
         figures={
             **figures,
-            "nll_standard_error_nats": (nll.double().std() / math.sqrt(len(nll))).item(),
+            "nll_standard_error_nats": columns["nll_nats"].std().item() / math.sqrt(len(nll)),
             "nll_num_importance_samples": params.num_importance_samples,
             "bits_per_dim": figures["nll_nats"] / (num_dims * math.log(2)),
             "active_units": active_units(means),
@@ -78,15 +97,21 @@ def evaluate_autoencoder(
             "likelihood": model.likelihood,
             "binarization": model.binarization,
         },
-        per_image=pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()}),
+        per_image=pd.DataFrame({name: values.numpy() for name, values in columns.items()}),
         latent_means=means.cpu().numpy(),
+        shown=reconstruct(model, binary[: params.num_reconstructions], compute),
     )
 
 
 @torch.no_grad()
 def reconstruct(
-    model: Vae, images: UInt8[Tensor, "num channels height width"], seed: int, compute: Compute
-) -> UInt8[np.ndarray, "num channels height width"]:
-    """Return what the model makes of images, binarised first: p(pixel = 1) as bytes."""
+    model: Vae, images: Float[Tensor, "num_shown channels height width"], compute: Compute
+) -> Reconstructions:
+    """Decode the mean of q(z|x) of binary images."""
     with compute.autocast():
-        return to_pixels(model.reconstruct(binarized_once(images, seed)))
+        logits = model.decode(model.encode(images).mean).float()
+    return Reconstructions(
+        inputs=to_pixels(images),
+        reconstructions=to_pixels(logits.sigmoid()),
+        distortions_nats=-bernoulli_log_likelihood(logits, images).cpu().numpy(),
+    )

@@ -33,26 +33,27 @@ class ClassifierEvaluation:
 
 def evaluate_classifier(model: Cnn, images: ResidentSet, compute: Compute) -> ClassifierEvaluation:
     """Predict every image once."""
-    logits = predict_logits(model, images, compute).double()
-    log_probabilities = (logits / model.temperature).log_softmax(dim=1)
+    logits = predict_logits(model, images, compute).cpu().double()
+    labels = images.labels.cpu()
+    log_probabilities = (logits / model.temperature.item()).log_softmax(dim=1)
     uncalibrated = logits.log_softmax(dim=1)
-    nll = -log_probabilities.gather(1, images.labels[:, None])[:, 0]
+    nll = -log_probabilities.gather(1, labels[:, None])[:, 0]
     per_image = pd.DataFrame(
         {
-            "label": images.labels.cpu().numpy(),
-            "prediction": log_probabilities.argmax(dim=1).cpu().numpy(),
-            "confidence": log_probabilities.amax(dim=1).exp().cpu().numpy(),
-            "label_nll_nats": nll.cpu().numpy(),
+            "label": labels.numpy(),
+            "prediction": log_probabilities.argmax(dim=1).numpy(),
+            "confidence": log_probabilities.amax(dim=1).exp().numpy(),
+            "label_nll_nats": nll.numpy(),
         }
     )
-    before = classifier_metrics(uncalibrated, images.labels)
+    before = classifier_metrics(uncalibrated, labels)
     return ClassifierEvaluation(
         figures={
-            **asdict(classifier_metrics(log_probabilities, images.labels)),
+            **asdict(classifier_metrics(log_probabilities, labels)),
             "temperature": model.temperature.item(),
             "uncalibrated": {"nll_nats": before.nll_nats, "ece": before.ece},
         },
         per_image=per_image,
-        probabilities=log_probabilities.exp().cpu().numpy(),
-        uncalibrated_probabilities=uncalibrated.exp().cpu().numpy(),
+        probabilities=log_probabilities.exp().numpy(),
+        uncalibrated_probabilities=uncalibrated.exp().numpy(),
     )

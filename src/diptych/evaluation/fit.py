@@ -8,14 +8,14 @@ from diptych.images.arrays import DatasetDescription
 
 
 def check_fit(folder: Path, dataset: DatasetDescription) -> None:
-    """Check that a model was made for images and classes like a data set's.
+    """Check that a model was trained on a data set.
 
     Args:
         folder: The model's, as `save_model` wrote it.
         dataset: What the model is to be used on.
 
     Raises:
-        CheckpointError: when the images' shape or the classes differ.
+        CheckpointError: when the images' shape, the classes or the data differ.
         FileError: when the model's description cannot be read.
     """
     path = folder / DESCRIPTION_FILE
@@ -23,9 +23,12 @@ def check_fit(folder: Path, dataset: DatasetDescription) -> None:
     wanted = {
         "image_shape": list(dataset.image_shape),
         "class_names": list(dataset.class_names),
+        "fingerprints": {"dataset_sha256": dataset.digest},
     }
     for key, value in wanted.items():
         found = description.get(key, value)  # an autoencoder has no classes
+        if isinstance(value, dict) and isinstance(found, dict):
+            found = {name: found.get(name) for name in value}
         if found != value:
             expectation = f"must be {value} as in {dataset.name}"
             raise CheckpointError(f"{path}: {key}: {expectation} (got {found})")

@@ -127,14 +127,15 @@ def judge_samples(
         confidences.append(probabilities.amax(dim=1))
         predictions.append(probabilities.argmax(dim=1))
         distances.append(nearest_distances(batch.flatten(1), references))
-    counts = torch.bincount(torch.cat(predictions), minlength=len(class_names)).double()
+    accepted = torch.cat(confidences).cpu() >= acceptance_confidence
+    counts = torch.bincount(torch.cat(predictions).cpu(), minlength=len(class_names)).double()
     shares = counts / counts.sum()
     entropy = torch.special.entr(shares).sum().item() / math.log(max(len(class_names), 2))
     return {
         "num_samples": len(samples),
         "acceptance_confidence": acceptance_confidence,
-        "accepted_share": (torch.cat(confidences) >= acceptance_confidence).double().mean().item(),
+        "accepted_share": accepted.double().mean().item(),
         "class_shares": dict(zip(class_names, shares.tolist(), strict=True)),
-        "class_balance": entropy,
-        "nearest_training_distance": torch.cat(distances).double().mean().item(),
+        "class_shares_normalized_entropy": entropy,
+        "mean_nearest_training_distance": torch.cat(distances).cpu().double().mean().item(),
     }

@@ -2,12 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from diptych.optimization.params import Count, Seed
 from diptych.params import Params
-
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class EvaluateParams(Params):
@@ -20,7 +18,7 @@ class EvaluateParams(Params):
     """Most confident mistakes shown."""
 
     num_reconstructions: Count
-    """Test images shown beside their reconstructions."""
+    """Test images shown beside their reconstructions, as far as there are so many."""
 
     seed: Seed
     """Of the test set's binarisation and of all noise."""
@@ -35,13 +33,13 @@ class GenerateSamplesParams(Params):
     num_shown: Count
     """Of those, images shown."""
 
-    manifold_side: Annotated[int, Field(ge=2)]
+    manifold_side: Annotated[int, Field(ge=2, le=100)]
     """Rows and columns of the decoded manifold."""
 
     num_interpolations: Count
-    """Pairs of test images."""
+    """Pairs of test images, as far as there are so many."""
 
-    num_interpolation_steps: Annotated[int, Field(ge=2)]
+    num_interpolation_steps: Annotated[int, Field(ge=2, le=100)]
     """Decoded images per pair, end points included."""
 
     num_per_class: Count
@@ -52,3 +50,9 @@ class GenerateSamplesParams(Params):
 
     seed: Seed
     """Of latents and of the choice of images."""
+
+    @model_validator(mode="after")
+    def _shows_what_it_draws(self) -> "GenerateSamplesParams":
+        if self.num_shown > self.num_samples:
+            raise ValueError(f"num_shown must be <= num_samples = {self.num_samples}")
+        return self

@@ -32,7 +32,6 @@ def save_evaluation_pictures(
     class_names: tuple[str, ...],
     classifier: ClassifierEvaluation,
     autoencoder: AutoencoderEvaluation,
-    reconstructions: UInt8[np.ndarray, "num_shown channels height width"],
     num_mistakes: int,
 ) -> None:
     """Write five PNGs into a folder.
@@ -43,13 +42,10 @@ def save_evaluation_pictures(
         class_names: One per class.
         classifier: Its evaluation.
         autoencoder: Its evaluation.
-        reconstructions: Of the set's first images.
         num_mistakes: At most this many are shown.
     """
-    num_shown = len(reconstructions)
     predictions = classifier.per_image["prediction"].to_numpy()
-    distortions = autoencoder.per_image["distortion_nats"].to_numpy()[:num_shown]
-    originals = np.asarray(test.images[:num_shown])
+    shown = autoencoder.shown
     figures = {
         "confusion_matrix": confusion_matrix_figure(test.labels, predictions, class_names),
         "reliability": reliability_figure(
@@ -58,7 +54,9 @@ def save_evaluation_pictures(
         "mistakes": mistakes_figure(
             test.images, test.labels, classifier.probabilities, class_names, num_mistakes
         ),
-        "reconstructions": reconstructions_figure(originals, reconstructions, distortions),
+        "reconstructions": reconstructions_figure(
+            shown.inputs, shown.reconstructions, shown.distortions_nats
+        ),
         "latent_means": latents_figure(autoencoder.latent_means, test.labels, class_names),
     }
     for name, figure in figures.items():

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
@@ -153,11 +153,21 @@ def load_image_set(folder: Path, split: Split, description: DatasetDescription) 
         description: What its dataset.json says.
 
     Raises:
-        DataError: when a file is missing or is not the described one; it has not been parsed.
+        DataError: when a file is missing, is not the described one (it has not been parsed then),
+            or holds no images and labels of the described shapes and classes.
     """
     described = description.split(split)
-    images = _load_array(folder / split / IMAGES_FILE, described.images_sha256)
-    labels = _load_array(folder / split / LABELS_FILE, described.labels_sha256)
+    num, num_classes = described.num_images, len(description.class_names)
+    images_path, labels_path = folder / split / IMAGES_FILE, folder / split / LABELS_FILE
+    images = _load_array(images_path, described.images_sha256)
+    _require(images, np.dtype(np.uint8), (num, *description.image_shape), images_path)
+    labels = _load_array(labels_path, described.labels_sha256)
+    _require(labels, np.dtype(np.int64), (num,), labels_path)
+    if not 0 <= labels.min() <= labels.max() < num_classes:
+        raise DataError(
+            f"{labels_path}: labels must be from 0 to {num_classes - 1} "
+            f"(got {labels.min()} to {labels.max()})"
+        )
     return ImageSet(images, labels)
 
 
@@ -199,4 +209,18 @@ def _load_array(path: Path, expected_sha256: str) -> Shaped[np.ndarray, "..."]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     if found != expected_sha256:
         raise DataError(f"{path}: sha256 must be {expected_sha256} (got {found})")
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    try:
+        return np.asarray(np.lib.format.open_memmap(path, mode="r"))
+    except Exception as error:  # bytes that are no array may raise anything
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: must be an array in numpy's format ({reason})") from None
+
+
+def _require(
+    array: Shaped[np.ndarray, "..."], dtype: np.dtype[Any], shape: tuple[int, ...], path: Path
+) -> None:
+    if (array.dtype, array.shape) != (dtype, shape):
+        raise DataError(
+            f"{path}: must be {dtype} of shape {list(shape)} "
+            f"(got {array.dtype} of shape {list(array.shape)})"
+        )

@@ -32,18 +32,18 @@ def verified_idx(content: bytes, file: DatasetFile) -> bytes:
         _check_digest(content, "md5", file.gz_md5, f"{file.name}.gz")
     if file.gz_md5 is not None or content.startswith(_GZIP_MAGIC):
         content = inflate(content, max_bytes=file.num_bytes, where=f"{file.name}.gz")
-    check_idx(content, file, where=file.name)
+    if file.idx_sha256 is not None:
+        check_sha256(content, file.idx_sha256, where=file.name)
     return content
 
 
-def check_idx(content: bytes, file: DatasetFile, where: str) -> None:
-    """Check uncompressed bytes against the published sha256, where there is one.
+def check_sha256(content: bytes, expected: str, where: str) -> None:
+    """Check bytes against the sha256 that they must have, in hexadecimal.
 
     Raises:
-        DataError: beginning with `where`, naming the published digest and the one found.
+        DataError: beginning with `where`, naming the expected digest and the one found.
     """
-    if file.idx_sha256 is not None:
-        _check_digest(content, "sha256", file.idx_sha256, where)
+    _check_digest(content, "sha256", expected, where)
 
 
 def inflate(content: bytes, max_bytes: int, where: str) -> bytes:

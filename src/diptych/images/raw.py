@@ -1,70 +1,73 @@
-"""The raw folder: a data set's four published files, uncompressed, under their official names."""
+"""The raw folder: a data set's four published files, uncompressed, and the digests verified."""
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from diptych.files import write_atomically
+from diptych.errors import UserError
+from diptych.files import folder_written_whole, read_json, write_atomically, write_json
 from diptych.images.arrays import ImageSet
 from diptych.images.datasets import Dataset, DatasetFile
 from diptych.images.idx import read_images, read_labels
-from diptych.images.integrity import DataError, check_idx, read_bounded, verified_idx
+from diptych.images.integrity import DataError, check_sha256, read_bounded, verified_idx
 from diptych.images.sources import Source
 
+MANIFEST_FILE = "raw.json"
+"""Names the data set and the sha256 of each file's bytes as they were when verified."""
 
-def fetch_raw(
-    dataset: Dataset,
-    sources: Iterable[Source],
-    folder: Path,
-    report: Callable[[str], None],
-) -> None:
+Report = Callable[[str], None]
+"""Takes text as it comes, line ends included."""
+
+
+def fetch_raw(dataset: Dataset, sources: Iterable[Source], folder: Path, report: Report) -> None:
     """Fill a folder with a data set's files, from the first sources that have the right bytes.
 
-    Files that are there and verified are not fetched again. Nothing unverified is ever written.
+    Files that are there and verified are not fetched again. Nothing unverified is ever written, and
+    the folder is replaced whole or left as it was.
 
     Args:
         dataset: Which files.
         sources: Tried in turn.
-        folder: Where to.
-        report: Takes one line per source: what it gave or why it failed.
+        folder: Gets the files and `raw.json`, and holds nothing else afterwards.
+        report: Gets one line per source: what it gave or why it failed.
 
     Raises:
         DataError: when a file is still missing in the end.
     """
-    missing = [file for file in dataset.files if not _is_verified(folder / file.name, file)]
+    recorded = _recorded_sha256(folder, dataset)
+    contents = _verified_contents(folder, dataset, recorded)
+    missing = [file for file in dataset.files if file.name not in contents]
     if not missing:
-        report(f"{folder}: {dataset.name} is there, verified")
-        return
-    for source in sources:
-        try:
-            _fetch_from(source, missing, folder)
-        except DataError as error:
-            report(f"{source}: {error}")
-        if not missing:
-            report(f"{source}: {dataset.name} is complete, verified")
-            return
-    raise DataError(
-        f"dataset.sources: one must have the right bytes for {dataset.name} "
-        f"(got none for {', '.join(file.name for file in missing)})"
-    )
+        report(f"{folder}: {dataset.name} is there, verified\n")
+    else:
+        contents |= _collect(dataset, missing, sources, report)
+    manifest = _manifest(dataset, contents)
+    if missing or recorded != manifest["sha256"]:
+        with folder_written_whole(folder) as temporary:
+            for name, content in contents.items():
+                write_atomically(temporary / name, content)
+            write_json(temporary / MANIFEST_FILE, manifest)
 
 
 def read_raw(folder: Path, dataset: Dataset, part: Literal["train", "test"]) -> ImageSet:
-    """Read the official training or test file, verified against its published digest.
+    """Read the official training or test file, verified against its published or recorded digest.
 
     Raises:
-        DataError: when a file is missing, not the published one, or no valid IDX file.
+        UserError: when the folder holds another data set, or a file is missing, not the one that
+            was verified, or no valid IDX file.
     """
     images_file, labels_file = {
         "train": (dataset.train_images, dataset.train_labels),
         "test": (dataset.test_images, dataset.test_labels),
     }[part]
+    recorded = _read_manifest(folder, dataset)
     images_path, labels_path = folder / images_file.name, folder / labels_file.name
-    images = read_images(_read_checked(images_path, images_file), str(images_path))
-    num_classes = len(dataset.class_names)
-    labels = read_labels(_read_checked(labels_path, labels_file), num_classes, str(labels_path))
+    images = read_images(_read_checked(folder, images_file, recorded), str(images_path))
+    labels_content = _read_checked(folder, labels_file, recorded)
+    labels = read_labels(labels_content, len(dataset.class_names), str(labels_path))
     if len(images) != len(labels):
         raise DataError(
             f"{labels_path}: must have {len(images)} labels, one per image (got {len(labels)})"
@@ -72,24 +75,81 @@ def read_raw(folder: Path, dataset: Dataset, part: Literal["train", "test"]) -> 
     return ImageSet(images[:, np.newaxis], labels.astype(np.int64))
 
 
-def _fetch_from(source: Source, missing: list[DatasetFile], folder: Path) -> None:
-    """Write what the source has and take it off the list."""
-    for content in source.read(tuple(missing)):
-        write_atomically(folder / missing[0].name, verified_idx(content, missing[0]))
-        missing.pop(0)
+class _Line:
+    """A source's one line: it may begin before a silence, and ends with the outcome."""
+
+    def __init__(self, source: Source, report: Report) -> None:
+        self._begin, self._report = f"{source}: ", report
+
+    def begin(self, text: str) -> None:
+        self._report(f"{self._begin}{text} ... ")
+        self._begin = ""
+
+    def end(self, text: str) -> None:
+        self._report(f"{self._begin}{text}\n")
 
 
-def _is_verified(path: Path, file: DatasetFile) -> bool:
-    if file.idx_sha256 is None:
-        return False  # the published digest is of the .gz, which is not kept
+def _collect(
+    dataset: Dataset, files: Iterable[DatasetFile], sources: Iterable[Source], report: Report
+) -> dict[str, bytes]:
+    missing, contents = list(files), dict[str, bytes]()
+    for source in sources:
+        line = _Line(source, report)
+        try:
+            for content in source.read(tuple(missing), line.begin):
+                contents[missing[0].name] = verified_idx(content, missing[0])
+                missing.pop(0)
+        except DataError as error:
+            line.end(str(error))
+        if not missing:
+            line.end(f"{dataset.name} is complete, verified")
+            return contents
+    raise DataError(
+        f"dataset.sources: one must have the right bytes for {dataset.name} "
+        f"(got none for {', '.join(file.name for file in missing)})"
+    )
+
+
+def _manifest(dataset: Dataset, contents: Mapping[str, bytes]) -> dict[str, Any]:
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return {"dataset": dataset.name, "sha256": digests}
+
+
+def _read_manifest(folder: Path, dataset: Dataset) -> dict[str, str]:
+    """Return the recorded sha256 by file name."""
+    path = folder / MANIFEST_FILE
+    manifest = read_json(path)
+    if (name := manifest.get("dataset")) != dataset.name:
+        raise DataError(f"{path}: dataset must be {dataset.name} (got {name!r})")
+    digests, names = manifest.get("sha256"), sorted(file.name for file in dataset.files)
+    if not isinstance(digests, dict) or sorted(digests) != names:
+        raise DataError(f"{path}: sha256 must name {', '.join(names)} (got {digests!r})")
+    return {name: str(digest) for name, digest in digests.items()}
+
+
+def _recorded_sha256(folder: Path, dataset: Dataset) -> dict[str, str]:
     try:
-        _read_checked(path, file)
-    except DataError:
-        return False
-    return True
+        return _read_manifest(folder, dataset)
+    except UserError:
+        return {}
 
 
-def _read_checked(path: Path, file: DatasetFile) -> bytes:
+def _verified_contents(
+    folder: Path, dataset: Dataset, recorded: Mapping[str, str]
+) -> dict[str, bytes]:
+    contents = {}
+    for file in dataset.files:
+        try:
+            contents[file.name] = _read_checked(folder, file, recorded)
+        except DataError:
+            continue  # it will be fetched
+    return contents
+
+
+def _read_checked(folder: Path, file: DatasetFile, recorded: Mapping[str, str]) -> bytes:
+    """Read a file; a published digest outranks the recorded one."""
+    path = folder / file.name
     content = read_bounded(path, file.num_bytes)
-    check_idx(content, file, where=str(path))
+    expected = file.idx_sha256 or recorded.get(file.name, "recorded")
+    check_sha256(content, expected, where=str(path))
     return content

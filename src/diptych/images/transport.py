@@ -1,6 +1,7 @@
 """Files over https, in bounded time and bounded memory."""
 
 import http.client
+import ssl
 import threading
 import time
 import urllib.error
@@ -51,7 +52,7 @@ class Transport:
     Attributes:
         timeout_seconds: Longest wait for a connection and an answer, and for each next byte.
         min_bytes_per_second: A transfer that is slower on the whole is given up.
-        num_attempts: Tries per file, for what may pass: a broken transfer, a busy server. What
+        num_attempts: Tries per file, for what may pass: a broken connection, a busy server. What
             will not pass, such as an unknown host or a missing file, is tried once.
         backoff_seconds: Wait after the first failed try; it doubles with each.
         plain_http_origin: The one `http://host:port` that needs no TLS; for tests on loopback.
@@ -89,8 +90,7 @@ class Transport:
             error.close()
             raise _from_status(error) from None
         except urllib.error.URLError as error:
-            reason = getattr(error.reason, "strerror", None) or error.reason
-            raise TransportError(f"no connection ({reason})") from None
+            raise _from_reason(error.reason) from None
         except TransportError:
             raise
         except (ValueError, http.client.InvalidURL):
@@ -112,7 +112,8 @@ class Transport:
         num_expected = response.length
         if num_expected is not None and num_expected > max_bytes:
             raise TransportError(f"must have at most {max_bytes} bytes (got {num_expected})")
-        deadline = time.monotonic() + self.timeout_seconds + max_bytes / self.min_bytes_per_second
+        longest_seconds = (num_expected or max_bytes) / self.min_bytes_per_second
+        deadline = time.monotonic() + self.timeout_seconds + longest_seconds
         body = bytearray()
         with tqdm(
             total=num_expected, unit="B", unit_scale=True, leave=False, disable=None
@@ -147,6 +148,15 @@ def _from_status(error: urllib.error.HTTPError) -> TransportError:
     if error.code == http.HTTPStatus.NOT_FOUND:
         return NotFoundError(message)
     return _TransientError(message) if error.code in _TRANSIENT_STATUS else TransportError(message)
+
+
+def _from_reason(reason: str | BaseException) -> TransportError:
+    """Return the error for a connection that was not made, which urllib wraps whatever it was."""
+    message = f"no connection ({getattr(reason, 'strerror', None) or reason})"
+    may_pass = isinstance(reason, (TimeoutError, ConnectionError, ssl.SSLEOFError))
+    if may_pass and not isinstance(reason, ConnectionRefusedError):
+        return _TransientError(message)
+    return TransportError(message)
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:

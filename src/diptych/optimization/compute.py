@@ -66,13 +66,30 @@ def set_up_compute(params: ComputeParams) -> Compute:
     Raises:
         ComputeError: when the device or precision asked for is not there.
     """
-    allowed_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    num_threads = params.num_threads
-    if num_threads == "auto":
-        num_threads = allowed_cores or os.cpu_count() or 1
-    torch.set_num_threads(num_threads)
+    torch.set_num_threads(_choose_num_threads(params.num_threads))
     device = _choose_device(params.device)
+    if device.type == "cuda":
+        _prefer_deterministic_kernels()
     return Compute(device, _choose_dtype(params.precision, device))
+
+
+def _choose_num_threads(num_threads: Literal["auto"] | int) -> int:
+    available = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        available = len(os.sched_getaffinity(0))
+    if num_threads == "auto":
+        return available
+    if num_threads > available:
+        raise ComputeError(
+            f"compute.num_threads: must be <= {available} on this machine (got {num_threads})"
+        )
+    return num_threads
+
+
+def _prefer_deterministic_kernels() -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _choose_device(name: str) -> torch.device:

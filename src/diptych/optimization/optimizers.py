@@ -101,11 +101,8 @@ class ScheduledOptimizer:
         self._num_steps = num_steps
         self._optimizers = list(_build_optimizers(model, params))
         self.num_steps_done = 0
-
-    @property
-    def learning_rate(self) -> float:
-        """AdamW's learning rate of the next step."""
-        return self._params.learning_rate * self._factor()
+        self.learning_rate = 0.0
+        """AdamW's learning rate in the last step done."""
 
     def step(self, loss: Float[Tensor, ""]) -> None:
         """Make one step down the gradient of the loss."""
@@ -118,6 +115,7 @@ class ScheduledOptimizer:
                 group["lr"] = group["peak_lr"] * factor
             optimizer.step()
         self.num_steps_done += 1
+        self.learning_rate = self._params.learning_rate * factor
 
     def _factor(self) -> float:
         # The middle of the step: neither the first nor the last step is wasted on a rate of 0.

@@ -33,12 +33,15 @@ class DivergedError(UserError):
     """The loss is no finite number any more."""
 
 
-def require_finite(loss: Tensor, where: str) -> None:
-    """Stop a training whose loss is NaN or infinite, before the update that would use it.
+def require_finite(loss: Tensor | float, where: str) -> None:
+    """Stop a training whose loss is NaN or infinite.
+
+    Reading a loss waits for the device. On a CPU that is free, and every step is checked before
+    its update; elsewhere an epoch's total is, after its last step.
 
     Raises:
         DivergedError: naming where.
     """
-    value = loss.item()
+    value = loss.item() if isinstance(loss, Tensor) else loss
     if not math.isfinite(value):
         raise DivergedError(f"{where}: the loss must be finite (got {value}); lower learning_rate")

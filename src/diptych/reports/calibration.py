@@ -40,9 +40,10 @@ def reliability_bins(
     confidences: Float[np.ndarray, " image"], correct: Bool[np.ndarray, " image"], num_bins: int
 ) -> ReliabilityBins:
     """Bin images by confidence, in `num_bins` bins of equal width, each with its upper edge."""
-    confidences = confidences.astype(np.float64)
+    # In the confidences' own precision, which alone puts a value on an edge into the right bin.
     bins = np.clip(np.ceil(confidences * num_bins).astype(int) - 1, 0, num_bins - 1)
     counts = np.bincount(bins, minlength=num_bins)
+    confidences = confidences.astype(np.float64)
     divisor = np.where(counts == 0, np.nan, counts)
     return ReliabilityBins(
         counts=counts,

@@ -1,12 +1,10 @@
-"""Many images as one picture, and pictures as PNG files."""
+"""Many images as one picture, and a picture as PNG."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from diptych.files import write_atomically
 from diptych.reports.checks import ReportError
 
 WHITE = 255
@@ -66,21 +64,10 @@ def tile_images(
     return np.ascontiguousarray(picture[: picture.shape[0] - below, : picture.shape[1] - right])
 
 
-def picture_png(picture: UInt8[np.ndarray, "height width channel"], scale: int = 1) -> bytes:
-    """Encode a picture of 1 or 3 channels, each pixel drawn as scale × scale pixels.
-
-    The bytes depend on the picture and the scale alone.
-    """
+def picture_png(picture: UInt8[np.ndarray, "height width channel"]) -> bytes:
+    """Encode a picture of 1 or 3 channels; the bytes depend on the picture alone."""
     from PIL import Image
 
-    enlarged = picture.repeat(scale, axis=0).repeat(scale, axis=1)
     content = io.BytesIO()
-    Image.fromarray(enlarged.squeeze(2) if picture.shape[2] == 1 else enlarged).save(content, "PNG")
+    Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture).save(content, "PNG")
     return content.getvalue()
-
-
-def save_png(
-    path: Path, picture: UInt8[np.ndarray, "height width channel"], scale: int = 1
-) -> None:
-    """Write a picture of 1 or 3 channels, each pixel drawn as scale × scale pixels."""
-    write_atomically(path, picture_png(picture, scale))

@@ -36,7 +36,7 @@ def reconstructions_figure(
         ReportError: when there is no pair, or a distortion is not finite.
     """
     pairs = arrange_images(pair_images(originals, reconstructions), num_columns)
-    title, note = "Reconstructions", "original above, reconstruction below"
+    title, note = "Reconstructions", "binarised input above, reconstruction below"
     if distortions_nats is None:
         return sheet_figure(pairs, Captions(title, note))
     check_finite("distortions_nats", distortions_nats)

@@ -79,6 +79,14 @@ class ImageLogged:
 
 
 @dataclass(frozen=True, slots=True)
+class FigureLogged:
+    """The bytes of a PNG file, for a relative path among the run's artifacts."""
+
+    path: str
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ArtifactLogged:
     """A file or folder at an absolute path, for a folder of the run's artifacts."""
 
@@ -117,6 +125,7 @@ Event = (
     | SummaryLogged
     | TagsSet
     | ImageLogged
+    | FigureLogged
     | ArtifactLogged
     | TableLogged
     | ModelLogged

@@ -1,7 +1,9 @@
 """Reports and figures as MLflow shows them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from diptych.optimization.progress import EpochReport
 from diptych.reports.grids import tile_images
@@ -9,10 +11,42 @@ from diptych.tracking.tracker import Tracker, flatten
 
 
 def log_epoch(tracker: Tracker, report: EpochReport) -> None:
-    """Log figures and pictures at the epoch's number as step, under the report's names."""
+    """Log figures and pictures at the epoch's number as step, under the report's names.
+
+    Of images with neither 1 nor 3 channels, the first channel is shown, in grey.
+    """
     tracker.log_metrics(report.metrics, step=report.epoch)
     for name, images in report.images.items():
-        tracker.log_image(name, tile_images(images.numpy()), step=report.epoch)
+        tracker.log_image(name, tile_images(_displayable(images).numpy()), step=report.epoch)
+
+
+def log_curves(
+    tracker: Tracker,
+    rows: Sequence[Mapping[str, float | int]],
+    title: str,
+    best_epoch: int | None = None,
+) -> None:
+    """Log a finished training, drawn epoch by epoch, as the artifact `curves.png`.
+
+    Args:
+        tracker: What is told.
+        rows: One per epoch: `epoch`, counted from 1, and quantities whose names end in their unit.
+        title: One line above all.
+        best_epoch: The epoch that was kept; None for none.
+    """
+    # Together they take a second to import, which a stage's start need not wait for.
+    import pandas as pd
+
+    from diptych.reports.curves import curves_figure
+    from diptych.reports.style import figure_png
+
+    figure = curves_figure(pd.DataFrame(list(rows)), title, best_epoch)
+    tracker.log_figure(figure_png(figure), "curves.png")
+
+
+def _displayable(images: Tensor) -> Tensor:
+    """Return what a picture can show of images [row, column, channel, height, width]."""
+    return images if images.shape[2] in (1, 3) else images[:, :, :1]
 
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:

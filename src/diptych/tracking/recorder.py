@@ -6,13 +6,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from diptych.files import read_json
 from diptych.tracking.events import (
     ArtifactLogged,
     Event,
+    FigureLogged,
     ImageLogged,
     MetricsLogged,
     ModelLogged,
@@ -90,6 +91,8 @@ class MlflowRecorder:
                 self._set_tags(event.tags)
             case ImageLogged():
                 self._log_image(event)
+            case FigureLogged():
+                self._log_figure(event)
             case ArtifactLogged():
                 self._client.log_artifact(self._run, event.path, event.folder)
             case TableLogged():
@@ -190,6 +193,14 @@ class MlflowRecorder:
                 timestamp=event.time_ms,
                 synchronous=True,
             )
+
+    def _log_figure(self, event: FigureLogged) -> None:
+        path = PurePosixPath(event.path)
+        folder = None if path.parent == PurePosixPath() else str(path.parent)
+        with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
+            file = Path(temporary, path.name)
+            file.write_bytes(event.png)
+            self._client.log_artifact(self._run, str(file), folder)
 
     def _log_table(self, event: TableLogged) -> None:
         import pandas as pd

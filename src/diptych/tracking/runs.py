@@ -13,7 +13,7 @@ from diptych.params import read_yaml
 from diptych.tracking.events import ParentRun, Status
 from diptych.tracking.execution import find_execution
 from diptych.tracking.mlflow_tracker import MlflowTracker
-from diptych.tracking.provenance import cost_tags, machine_tags, source_tags
+from diptych.tracking.provenance import cost_tags, machine_tags, source_tags, stage_fingerprint
 from diptych.tracking.store import find_root, find_store, find_workspace
 from diptych.tracking.tracker import NullTracker, Tracker, as_text, flatten
 
@@ -75,13 +75,17 @@ def _start(
 ) -> MlflowTracker:
     environment = os.environ
     params = flatten(read_yaml(params_path))
-    source = source_tags(find_workspace(params_path, environment), environment)
+    chosen = _chosen(params, sections)
+    workspace = find_workspace(params_path, environment)
+    source = source_tags(workspace, environment)
+    dvc_stage = environment.get("DVC_STAGE", "")
     tags = {
         **source,
         **machine_tags(),
         "mlflow.source.name": Path(sys.argv[0]).name,
         "diptych.stage": stage,
-        "dvc.stage": environment.get("DVC_STAGE", ""),
+        "diptych.fingerprint": stage_fingerprint(workspace, dvc_stage, chosen) or "",
+        "dvc.stage": dvc_stage,
     }
     tracker = MlflowTracker(
         store=find_store(find_root(params_path, environment), environment),
@@ -89,7 +93,7 @@ def _start(
         tags={key: value for key, value in tags.items() if value},
         parent=_parent(params, source, project_run_id),
     )
-    tracker.log_params(_chosen(params, sections))
+    tracker.log_params(chosen)
     return tracker
 
 

@@ -28,7 +28,10 @@ class ServedModel:
         images: UInt8[np.ndarray, "n c h w"],
         params: Mapping[str, Any] | None = None,  # noqa: ARG002  # part of MLflow's call
     ) -> Float32[np.ndarray, "n k"]:
-        """Answer for each image: calibrated class probabilities (cnn) or latent means (vae)."""
+        """Answer for each image: calibrated class probabilities (cnn) or latent means (vae).
+
+        An autoencoder sees the image cut to black and white at half intensity.
+        """
         with torch.inference_mode():
             batches = torch.from_numpy(images).split(_BATCH_SIZE)
             return torch.cat([self._answer(to_unit_interval(batch)) for batch in batches]).numpy()
@@ -36,8 +39,8 @@ class ServedModel:
     def _answer(self, images: Tensor) -> Tensor:
         if isinstance(self._model, Cnn):
             return self._model.log_probabilities(images).exp()
-        # Grey values are the mean of their binarisations.
-        return self._model.encode(images).mean
+        # The encoder knows binary images only, and an answer must not depend on chance.
+        return self._model.encode((images > 0.5).float()).mean
 
 
 def load_served(folder: Path) -> ServedModel:

@@ -1,6 +1,5 @@
 """The tracker that stages see, and the two that need no MLflow."""
 
-import io
 import json
 import math
 import time
@@ -11,9 +10,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from diptych.reports.grids import picture_png
 from diptych.tracking.events import (
     ArtifactLogged,
     Event,
+    FigureLogged,
     ImageLogged,
     MetricsLogged,
     ModelLogged,
@@ -47,6 +48,9 @@ class Tracker(Protocol):
         Equal keys and steps are shown beside each other for several runs, so keep them stable.
         """
 
+    def log_figure(self, png: bytes, path: str) -> None:
+        """Record the bytes of a PNG file at a relative path among the run's artifacts."""
+
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Record a file or a folder, optionally under a folder of the run's artifacts."""
 
@@ -73,6 +77,9 @@ class NullTracker:
         """Do nothing."""
 
     def log_image(self, key: str, image: UInt8[np.ndarray, "h w c"], step: int) -> None:
+        """Do nothing."""
+
+    def log_figure(self, png: bytes, path: str) -> None:
         """Do nothing."""
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
@@ -108,7 +115,11 @@ class EventTracker:
 
     def log_image(self, key: str, image: UInt8[np.ndarray, "h w c"], step: int) -> None:
         """Record a picture of 1 or 3 channels."""
-        self._emit(ImageLogged(key, _as_png(image), step, now_ms()))
+        self._emit(ImageLogged(key, picture_png(image), step, now_ms()))
+
+    def log_figure(self, png: bytes, path: str) -> None:
+        """Record the bytes of a PNG file among the run's artifacts."""
+        self._emit(FigureLogged(path, png))
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Record a file or a folder."""
@@ -162,11 +173,3 @@ def now_ms() -> int:
 def _as_storable(metrics: Mapping[str, float]) -> dict[str, float]:
     # The store would turn an infinity into 1.797e308, a number that a comparison believes.
     return {key: math.nan if math.isinf(value) else float(value) for key, value in metrics.items()}
-
-
-def _as_png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(content, "PNG")
-    return content.getvalue()

@@ -1,6 +1,6 @@
 """Bounds and likelihoods of a whole set of images, every image once."""
 
-from collections.abc import Iterator
+import math
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,8 +12,10 @@ from diptych.vae.elbo import ElboTerms, importance_weighted_bound
 from diptych.vae.likelihood import binarize
 from diptych.vae.model import Vae
 
+# Neither changes a figure: noise belongs to an image, not to its batch.
 _BATCH_SIZE = 500
 _DECODED_AT_ONCE = 2000
+_NOISE_AT_ONCE = 10_000_000  # numbers
 
 
 def binarized_once(
@@ -29,10 +31,10 @@ def evaluate_elbo(
 ) -> ElboTerms:
     """Return the bound's terms of binary images, with one sample of z each."""
     noise_source = generator(seed, "elbo", device=compute.device)
+    shape = (len(images), model.num_latents)
+    noises = torch.randn(shape, generator=noise_source, device=compute.device)
     parts = []
-    for batch in images.split(_BATCH_SIZE):
-        shape = (len(batch), model.num_latents)
-        noise = torch.randn(shape, generator=noise_source, device=compute.device)
+    for batch, noise in zip(images.split(_BATCH_SIZE), noises.split(_BATCH_SIZE), strict=True):
         with compute.autocast():
             parts.append(model(batch, noise))
     return ElboTerms(
@@ -55,21 +57,25 @@ def evaluate_log_likelihood(
         model: In evaluation mode.
         images: Zeros and ones.
         num_samples: Importance samples per image.
-        seed: Of the samples.
+        seed: Of the samples; those of image i are a function of (seed, i) alone.
         compute: Where.
 
     Source: Burda et al. (2016), eq. 8.
     """
-    noise_source = generator(seed, "importance", device=compute.device)
+    shape = (num_samples, model.num_latents)
+    batch_size = max(1, min(_BATCH_SIZE, _NOISE_AT_ONCE // math.prod(shape)))
     bounds = []
-    for batch in images.split(min(_BATCH_SIZE, _DECODED_AT_ONCE)):
-        parts = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        sources = (
+            generator(seed, "importance", start + i, device=compute.device)
+            for i in range(len(batch))
+        )
+        draws = [torch.randn(shape, generator=s, device=compute.device) for s in sources]
+        noises = torch.stack(draws, dim=1).split(max(1, _DECODED_AT_ONCE // len(batch)))
         with compute.autocast():
             posterior = model.encode(batch)
-            for count in _chunks(num_samples, max(1, _DECODED_AT_ONCE // len(batch))):
-                shape = (count, len(batch), model.num_latents)
-                noise = torch.randn(shape, generator=noise_source, device=compute.device)
-                parts.append(model.log_weights(batch, posterior, noise))
+            parts = [model.log_weights(batch, posterior, noise) for noise in noises]
         bounds.append(importance_weighted_bound(torch.cat(parts)))
     return torch.cat(bounds)
 
@@ -81,8 +87,3 @@ def posterior_means(
     """Return the mean of q(z|x) of binary images."""
     with compute.autocast():
         return torch.cat([model.encode(batch).mean for batch in images.split(_BATCH_SIZE)])
-
-
-def _chunks(total: int, size: int) -> Iterator[int]:
-    for start in range(0, total, size):
-        yield min(size, total - start)

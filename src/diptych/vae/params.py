@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from diptych.optimization.params import Count, OptimizationParams
+from diptych.optimization.params import OptimizationParams, Width
 
 
 class VaeTrainingParams(OptimizationParams):
@@ -11,13 +11,13 @@ class VaeTrainingParams(OptimizationParams):
     architecture: Literal["convolutional", "article"]
     """`convolutional`: this project's; `article`: dense layers of 128 and 784 units."""
 
-    num_latents: Count
+    num_latents: Width
     """Dimensions of the latent space; the article has 2."""
 
-    width: Count
+    width: Width
     """Channels of the largest feature maps of `convolutional`; smaller maps have twice as many."""
 
-    num_hidden: Count
+    num_hidden: Width
     """Units of the dense layers of `convolutional`."""
 
     likelihood: Literal["bernoulli"]

@@ -3,12 +3,13 @@
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from diptych.images.batches import ResidentSet, epoch_batches, num_steps_per_epoch
+from diptych.images.batches import ResidentSet, epoch_batches, num_steps_per_epoch, to_pixels
 from diptych.optimization.compute import Compute
 from diptych.optimization.optimizers import ScheduledOptimizer
 from diptych.optimization.progress import EpochReport, OnEpoch, require_finite
@@ -39,6 +40,20 @@ class TrainedVae:
     rate_nats: float
     distortion_nats: float
 
+    def figures(self) -> dict[str, Any]:
+        """Return what the metrics file holds."""
+        return {
+            "best_epoch": self.best_epoch,
+            "num_parameters": sum(p.numel() for p in self.model.parameters()),
+            "likelihood": self.model.likelihood,
+            "binarization": self.model.binarization,
+            "validation": {
+                "negative_elbo_nats": self.negative_elbo_nats,
+                "rate_nats": self.rate_nats,
+                "distortion_nats": self.distortion_nats,
+            },
+        }
+
 
 def train_vae(
     model: Vae,
@@ -67,7 +82,8 @@ def train_vae(
     optimizer = ScheduledOptimizer(model, params, num_steps)
     validation_images = binarized_once(validation.images, params.seed)
     shown = validation_images[:_NUM_RECONSTRUCTIONS]
-    best, best_state = TrainedVae(model, 0, math.inf, math.inf, math.inf), model.state_dict()
+    best = TrainedVae(model, 0, math.inf, math.inf, math.inf)
+    best_state = copy.deepcopy(model.state_dict())
 
     for epoch in range(1, params.num_epochs + 1):
         train_loss = _train_epoch(model, optimizer, train.images, params, compute, epoch)
@@ -79,6 +95,7 @@ def train_vae(
             rate_nats=terms.rate.mean().item(),
             distortion_nats=terms.distortion.mean().item(),
         )
+        require_finite(result.negative_elbo_nats, f"train_vae epoch {epoch}, validation")
 
         if result.negative_elbo_nats < best.negative_elbo_nats:
             best, best_state = result, copy.deepcopy(model.state_dict())
@@ -122,7 +139,7 @@ def _train_epoch(
             terms = model(batch, noise)
         loss = terms.negative_elbo.mean()
         if compute.device.type == "cpu":  # elsewhere reading it would stall every step
-            require_finite(loss, f"train_vae epoch {epoch}")
+            require_finite(loss.detach(), f"train_vae epoch {epoch}")
         optimizer.step(loss)
         total += loss.detach()
         num_steps += 1
@@ -136,5 +153,4 @@ def _reconstructions(
 ) -> UInt8[Tensor, "2 batch channels height width"]:
     with compute.autocast():
         reconstructed = model.reconstruct(images)
-    rows = torch.stack([images, reconstructed])
-    return (rows * 255).round().to(torch.uint8).cpu()
+    return torch.from_numpy(to_pixels(torch.stack([images, reconstructed])))

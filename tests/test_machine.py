@@ -1,0 +1,25 @@
+"""The machine in one line."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+
+from diptych.machine import cpu_model, describe_machine, num_cores
+
+
+def test_the_line_names_processor_cores_and_torch() -> None:
+    line = describe_machine()
+    assert line.endswith(f", torch {version('torch')}")
+    assert cpu_model() in line
+    assert f", {num_cores()} core" in line
+    assert "\n" not in line
+
+
+def test_only_the_cores_that_a_process_may_use_are_counted() -> None:
+    one = min(os.sched_getaffinity(0))
+    code = (
+        f"import os; os.sched_setaffinity(0, {{{one}}}); import sys; import diptych.machine as m; "
+        "print(m.num_cores(), {'torch', 'mlflow'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "1 set()\n"
