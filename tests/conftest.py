@@ -28,6 +28,7 @@ CNN = {
     "max_shift_pixels": 0.0,
     "max_rotation_degrees": 0.0,
     "max_scale_change": 0.0,
+    "view_shift_pixels": 0,
 }
 VAE = {
     **OPTIMIZATION,

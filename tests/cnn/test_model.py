@@ -83,7 +83,7 @@ def test_a_channel_without_variation_gives_finite_logits(cnn_params):
 
 
 def test_probabilities_are_those_of_the_logits_over_the_temperature():
-    model = Cnn(nn.Flatten(), nn.Linear(4, 3), [0.0], [1.0]).eval()
+    model = Cnn(nn.Flatten(), nn.Linear(4, 3), [0.0], [1.0], 0).eval()
     images = random_images(5, 1, 2, 2)
     torch.testing.assert_close(
         model.log_probabilities(images), model(images).log_softmax(dim=1), rtol=0, atol=0
@@ -97,3 +97,15 @@ def test_probabilities_are_those_of_the_logits_over_the_temperature():
 def test_the_global_pool_takes_the_largest_of_each_channel():
     features = random_images(2, 3, 4, 5)
     assert torch.equal(GlobalMaxPool()(features), features.amax(dim=(2, 3)))
+
+
+def test_a_prediction_is_the_mean_over_the_image_and_its_four_shifts(cnn_params):
+    model = build(cnn_params(view_shift_pixels=2), (1, 9, 11)).eval()
+    images = torch.zeros(3, 1, 9, 11)
+    images[..., 2:-2, 2:-2] = random_images(3, 1, 5, 7)  # nothing is shifted out
+    shifts = [(0, 0), (2, 0), (-2, 0), (0, 2), (0, -2)]
+    with torch.no_grad():
+        expected = sum(model(images.roll(shift, dims=(2, 3))) for shift in shifts) / 5
+        torch.testing.assert_close(model.predict_logits(images), expected)
+        still = build(cnn_params(view_shift_pixels=0), (1, 9, 11)).eval()
+        assert torch.equal(still.predict_logits(images), still(images))

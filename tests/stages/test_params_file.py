@@ -61,6 +61,7 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, str]]] = {
         "max_shift_pixels": (-1, "must be >= 0"),
         "max_rotation_degrees": (181, "must be <= 180"),
         "max_scale_change": (1, "must be < 1"),
+        "view_shift_pixels": (-1, "must be >= 0"),
         "seed": (-1, "must be >= 0"),
     },
     "train_vae": {

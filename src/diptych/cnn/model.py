@@ -19,6 +19,7 @@ class Cnn(nn.Module):
         head: From vectors to logits.
         pixel_mean: One per channel, on a scale from 0 to 1.
         pixel_standard_deviation: One per channel, on the same scale.
+        view_shift_pixels: Predictions also see the image shifted by so many pixels; 0 for not.
     """
 
     edge_parameters = ("head.weight",)
@@ -33,8 +34,10 @@ class Cnn(nn.Module):
         head: nn.Module,
         pixel_mean: Sequence[float],
         pixel_standard_deviation: Sequence[float],
+        view_shift_pixels: int,
     ) -> None:
         super().__init__()
+        self.view_shift_pixels = view_shift_pixels
         self.features = features
         self.head = head
         mean = torch.tensor(pixel_mean, dtype=torch.float32)
@@ -48,16 +51,35 @@ class Cnn(nn.Module):
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch classes"]:
-        """Return logits, not yet divided by the temperature, for images from 0 to 1."""
+        """Return logits of single views, for images from 0 to 1: what training sees."""
         standardized = (images - self.pixel_mean) / self.pixel_standard_deviation
         logits: Tensor = self.head(self.features(standardized))
         return logits.float()
+
+    def predict_logits(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Return logits, not yet divided by the temperature, averaged over an image's views.
+
+        The views are the image and its shifts in the four directions, black coming in.
+        """
+        shift = self.view_shift_pixels
+        if shift == 0:
+            return self(images)
+        height, width = images.shape[-2:]
+        padded = functional.pad(images, (shift, shift, shift, shift))
+        corners = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))  # of the views, in shifts
+        views = [
+            self(padded[..., y * shift : y * shift + height, x * shift : x * shift + width])
+            for y, x in corners
+        ]
+        return torch.stack(views).mean(dim=0)
 
     def log_probabilities(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch classes"]:
         """Return calibrated log-probabilities, in nats, for images from 0 to 1."""
-        return functional.log_softmax(self(images) / self.temperature, dim=1)
+        return functional.log_softmax(self.predict_logits(images) / self.temperature, dim=1)
 
 
 def build_cnn(
@@ -83,7 +105,7 @@ def build_cnn(
         features, head = _article_layers(image_shape, num_classes)
     else:
         features, head = _compact_layers(params, image_shape, num_classes)
-    return Cnn(features, head, pixel_mean, pixel_standard_deviation)
+    return Cnn(features, head, pixel_mean, pixel_standard_deviation, params.view_shift_pixels)
 
 
 def _article_layers(

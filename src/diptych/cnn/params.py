@@ -30,3 +30,7 @@ class CnnTrainingParams(OptimizationParams):
 
     max_scale_change: Annotated[float, Field(ge=0, lt=1)]
     """Augmentation: largest relative change of width and of height."""
+
+    view_shift_pixels: Annotated[int, Field(ge=0, le=100)]
+    """Prediction: logits are means over the image and its shifts by so many pixels in the four
+    directions; 0 for the image alone."""

@@ -148,7 +148,7 @@ def predict_logits(
     for batch in images.images.split(_EVALUATION_BATCH_SIZE):
         pixels = to_unit_interval(batch).contiguous(memory_format=compute.memory_format)
         with compute.autocast():
-            logits.append(model(pixels))
+            logits.append(model.predict_logits(pixels))
     return torch.cat(logits)
 
 
