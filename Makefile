@@ -24,7 +24,7 @@ results: setup ## Write the figures of metrics/ into README's table: right after
 	@$(RUN) diptych results --readme README.md --metrics metrics
 
 test: check ## Run every check and the whole test suite
-	@$(RUN) pytest -n auto --maxprocesses 4 --dist loadgroup
+	@$(RUN) pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: lint format-check types ## Lint, check the format and check the types
 

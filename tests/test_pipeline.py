@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# One worker runs them all: they share a project, and making one takes a minute.
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
+# `make test` gives a file to one worker: they share a project, and making one takes a minute.
+pytestmark = pytest.mark.pipeline
 
 ROOT = Path(__file__).parents[1]
 STAGES = list(read_yaml(ROOT / "dvc.yaml")["stages"])
