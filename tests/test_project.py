@@ -150,7 +150,7 @@ def test_no_registry_is_named() -> None:
         ".".join(parts)
         for parts in [
             ("pypi", "org"),
-            ("pythonhosted", "org"),
+            ("python" + "hosted", "org"),
             ("download", "pytorch", "org"),
             ("npmjs", "org"),
             ("deb", "debian", "org"),
