@@ -10,9 +10,9 @@ from diptych.images.batches import to_device
 from diptych.models import load_cnn, load_vae
 from diptych.optimization.compute import ComputeParams, set_up_compute
 from diptych.params import load_params
-from diptych.reports.grids import tile_images
+from diptych.reports.grids import GRIDS_FOLDER, save_grids
 from diptych.stage import PathOption, run_stage
-from diptych.tracking.figures import numbers
+from diptych.tracking.outputs import log_outputs
 from diptych.tracking.runs import stage_run
 
 
@@ -35,6 +35,7 @@ def main(
     cnn_model, vae_model = load_cnn(cnn).to(compute.device), load_vae(vae).to(compute.device)
 
     with stage_run("generate_samples", params, ["compute", "generate_samples"]) as tracker:
+        tracker.log_dataset(dataset, processed, "sampling")
         generated = generate(vae_model, train, test, len(dataset.class_names), chosen, compute)
         figures = judge_samples(
             generated.prior,
@@ -47,13 +48,9 @@ def main(
 
         with folder_written_whole(samples) as folder:
             save_sample_pictures(folder, generated, dataset.class_names, chosen.num_shown)
+            save_grids(folder / GRIDS_FOLDER, sample_grids(generated, chosen.num_shown))
         write_json(metrics, figures)
-
-        tracker.log_summary(numbers(figures))
-        for picture in sorted(samples.glob("*.png")):
-            tracker.log_artifact(picture, "samples")
-        for name, grid in sample_grids(generated, chosen.num_shown).items():
-            tracker.log_image(name, tile_images(grid), step=0)
+        log_outputs(tracker, "generate_samples", {"metrics": metrics, "samples": samples})
 
 
 if __name__ == "__main__":

@@ -11,10 +11,13 @@ from diptych.files import write_csv, write_json
 from diptych.images.arrays import load_description, load_image_set
 from diptych.images.batches import to_device
 from diptych.optimization.compute import ComputeParams, set_up_compute
+from diptych.optimization.params import CheckpointParams
 from diptych.optimization.progress import EpochReport
 from diptych.params import load_params
+from diptych.resuming import resumable_training, training_fingerprint
 from diptych.stage import PathOption, run_stage
-from diptych.tracking.figures import log_curves, log_epoch, numbers
+from diptych.tracking.figures import log_epoch
+from diptych.tracking.outputs import log_outputs
 from diptych.tracking.runs import stage_run
 
 
@@ -28,6 +31,7 @@ def main(
     """Train on PROCESSED as PARAMS says; write MODEL, METRICS and, per epoch, CURVES."""
     training = load_params(params, "train_cnn", CnnTrainingParams)
     compute = set_up_compute(load_params(params, "compute", ComputeParams))
+    checkpointing = load_params(params, "checkpoints", CheckpointParams)
     dataset = load_description(processed)
     train = to_device(load_image_set(processed, "train", dataset), compute.device)
     validation = to_device(load_image_set(processed, "validation", dataset), compute.device)
@@ -40,16 +44,25 @@ def main(
         dataset.pixel_standard_deviation,
     )
 
-    with stage_run("train_cnn", params, ["compute", "train_cnn"]) as tracker:
+    trained_params = training.model_dump(mode="json")
+    code = ("cnn", "images", "optimization")
+    identity = training_fingerprint(trained_params, dataset.digest, compute, *code)
+    with (
+        resumable_training(model, identity, checkpointing.interval_seconds) as checkpoints,
+        stage_run("train_cnn", params, ["compute", "train_cnn"]) as tracker,
+    ):
+        tracker.log_dataset(dataset, processed, "training")
         display = EpochDisplay("train_cnn", training.num_epochs)
 
         def on_epoch(report: EpochReport) -> None:
             display.show(report)
             log_epoch(tracker, report)
 
-        trained = train_cnn(untrained, train, validation, training, compute, on_epoch)
+        with checkpoints.stoppable():
+            trained = train_cnn(
+                untrained, train, validation, training, compute, on_epoch, checkpoints
+            )
 
-        trained_params = training.model_dump(mode="json")
         description = {
             "family": "cnn",
             "architecture": training.architecture,
@@ -68,9 +81,8 @@ def main(
         save_model(model, trained.model.state_dict(), description)
         write_csv(curves, display.rows)
         write_json(metrics, trained.figures())
-        tracker.log_metrics(numbers(trained.figures()), step=training.num_epochs)
-        log_curves(tracker, display.rows, "train_cnn", trained.best_epoch)
-        tracker.log_model(model, "cnn")
+        outs = {"model": model, "metrics": metrics, "curves": curves}
+        log_outputs(tracker, "train_cnn", outs)
 
 
 if __name__ == "__main__":

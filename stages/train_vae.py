@@ -7,11 +7,15 @@ from diptych.display import EpochDisplay
 from diptych.files import write_csv, write_json
 from diptych.images.arrays import load_description, load_image_set
 from diptych.images.batches import to_device
+from diptych.novelty import fit_novelty
 from diptych.optimization.compute import ComputeParams, set_up_compute
+from diptych.optimization.params import CheckpointParams
 from diptych.optimization.progress import EpochReport
 from diptych.params import load_params
+from diptych.resuming import resumable_training, training_fingerprint
 from diptych.stage import PathOption, run_stage
-from diptych.tracking.figures import log_curves, log_epoch, numbers
+from diptych.tracking.figures import log_epoch
+from diptych.tracking.outputs import log_outputs
 from diptych.tracking.runs import stage_run
 from diptych.vae.model import build_vae
 from diptych.vae.params import VaeTrainingParams
@@ -28,22 +32,32 @@ def main(
     """Train on PROCESSED as PARAMS says; write MODEL, METRICS and, per epoch, CURVES."""
     training = load_params(params, "train_vae", VaeTrainingParams)
     compute = set_up_compute(load_params(params, "compute", ComputeParams))
+    checkpointing = load_params(params, "checkpoints", CheckpointParams)
     dataset = load_description(processed)
     train = to_device(load_image_set(processed, "train", dataset), compute.device)
     validation = to_device(load_image_set(processed, "validation", dataset), compute.device)
     torch.manual_seed(training.seed)  # of the initial weights
     untrained = build_vae(training, dataset.image_shape)
 
-    with stage_run("train_vae", params, ["compute", "train_vae"]) as tracker:
+    trained_params = training.model_dump(mode="json")
+    code = ("vae", "images", "optimization")
+    identity = training_fingerprint(trained_params, dataset.digest, compute, *code)
+    with (
+        resumable_training(model, identity, checkpointing.interval_seconds) as checkpoints,
+        stage_run("train_vae", params, ["compute", "train_vae"]) as tracker,
+    ):
+        tracker.log_dataset(dataset, processed, "training")
         display = EpochDisplay("train_vae", training.num_epochs)
 
         def on_epoch(report: EpochReport) -> None:
             display.show(report)
             log_epoch(tracker, report)
 
-        trained = train_vae(untrained, train, validation, training, compute, on_epoch)
+        with checkpoints.stoppable():
+            trained = train_vae(
+                untrained, train, validation, training, compute, on_epoch, checkpoints
+            )
 
-        trained_params = training.model_dump(mode="json")
         description = {
             "family": "vae",
             "architecture": training.architecture,
@@ -56,12 +70,12 @@ def main(
             },
             "best_epoch": trained.best_epoch,
         }
-        save_model(model, trained.model.state_dict(), description)
+        novelty = fit_novelty(trained.model, validation.images, training.seed)
+        save_model(model, trained.model.state_dict() | novelty.state(), description)
         write_csv(curves, display.rows)
         write_json(metrics, trained.figures())
-        tracker.log_metrics(numbers(trained.figures()), step=training.num_epochs)
-        log_curves(tracker, display.rows, "train_vae", trained.best_epoch)
-        tracker.log_model(model, "vae")
+        outs = {"model": model, "metrics": metrics, "curves": curves}
+        log_outputs(tracker, "train_vae", outs)
 
 
 if __name__ == "__main__":

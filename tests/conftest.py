@@ -1,12 +1,22 @@
 """What tests share: one thread, and parameters and images small enough for seconds."""
 
+import copy
+
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from diptych.cnn.params import CnnTrainingParams
 from diptych.images.batches import ResidentSet
 from diptych.optimization.compute import Compute
+from diptych.optimization.resume import State
 from diptych.vae.params import VaeTrainingParams
+
+# How long a generated case takes says more about what else the machine does.
+settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared machine")
 
 OPTIMIZATION = {
     "num_epochs": 2,
@@ -24,11 +34,16 @@ CNN = {
     "architecture": "compact",
     "width": 4,
     "num_blocks": 1,
+    "num_members": 1,
+    "pruned_fraction": 0.0,
     "label_smoothing": 0.0,
     "max_shift_pixels": 0.0,
     "max_rotation_degrees": 0.0,
     "max_scale_change": 0.0,
-    "view_shift_pixels": 0,
+    "mirror": False,
+    "view_shift_pixels": 0.0,
+    "view_rotation_degrees": 0.0,
+    "view_scale_change": 0.0,
 }
 VAE = {
     **OPTIMIZATION,
@@ -36,6 +51,8 @@ VAE = {
     "num_latents": 3,
     "width": 2,
     "num_hidden": 8,
+    "neighbourhood_radius_pixels": 0,
+    "num_neighbourhood_features": 4,
     "likelihood": "bernoulli",
     "binarization": "dynamic",
 }
@@ -78,3 +95,45 @@ def striped():
         return ResidentSet(images, labels)
 
     return build
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The training was stopped on purpose."""
+
+
+class InterruptingCheckpoints:
+    """Keeps a copy of the state after a given step, and stops the training there.
+
+    Args:
+        stop_after: Number of steps, over all epochs; None: never stop.
+    """
+
+    Interrupted = Interrupted
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.kept: State | None = None
+        self._stop_after = stop_after
+        self._num_steps = 0
+
+    def load(self) -> State | None:
+        return self.kept
+
+    def is_due(self) -> bool:
+        self._num_steps += 1
+        return self._num_steps == self._stop_after
+
+    def save(self, state: State) -> None:
+        self.kept = copy.deepcopy(dict(state))
+        raise Interrupted
+
+    def going_on(self) -> "InterruptingCheckpoints":
+        """What the next training finds."""
+        following = InterruptingCheckpoints()
+        following.kept = self.kept
+        return following
+
+
+@pytest.fixture
+def stopped_after():
+    """Make checkpoints that stop a training after a number of steps."""
+    return InterruptingCheckpoints

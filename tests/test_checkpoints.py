@@ -16,7 +16,9 @@ from diptych.checkpoints import (
     fill_model,
     fingerprint,
     load_model,
+    load_state,
     save_model,
+    save_state,
 )
 from diptych.errors import UserError
 
@@ -176,3 +178,65 @@ def test_a_fingerprint_is_of_the_values():
     assert first == fingerprint({"b": {"d": "x", "c": 0.1}, "a": 1})
     others = [{"a": 2, "b": {"c": 0.1, "d": "x"}}, {"a": 1, "b": {"c": 0.1, "e": "x"}}, {}]
     assert first not in map(fingerprint, others)
+
+
+STATE_FILE = Path("training", "000001.safetensors")
+
+
+def a_training() -> dict[str, Any]:
+    weights = a_state()
+    return {
+        "model": weights,
+        "best": {"epoch": 3, "figure": 0.1, "weights": weights},
+        "history": {"1": {"metrics": {"loss": 1 / 3}, "images": {}}},
+        "nothing": {},
+        "unknown": None,
+        "model.bias": "no tensor",
+    }
+
+
+def assert_equal_state(first: Any, second: Any) -> None:
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            assert_equal_state(value, second[key])
+    elif isinstance(first, Tensor):
+        assert first.dtype == second.dtype
+        assert torch.equal(first, second)
+    else:
+        assert first == second
+        assert type(first) is type(second)
+
+
+def test_the_state_of_a_training_comes_back_as_it_was():
+    save_state(STATE_FILE, a_training())
+    assert_equal_state(a_training(), load_state(STATE_FILE))
+
+
+def test_a_state_in_which_any_bit_has_flipped_is_refused():
+    save_state(STATE_FILE, a_training())
+    digest = STATE_FILE.with_suffix(".sha256")
+    for path, num_places in ((STATE_FILE, 97), (digest, 64)):
+        content = path.read_bytes()
+        for place in range(0, len(content), -(-len(content) // num_places)):
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << place % 8
+            path.write_bytes(flipped)
+            with pytest.raises(CheckpointError, match="sha256 must be"):
+                load_state(STATE_FILE)
+        path.write_bytes(content)
+    load_state(STATE_FILE)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 8, 100])
+def test_a_state_that_was_cut_or_lost_is_refused(num_bytes):
+    save_state(STATE_FILE, a_training())
+    STATE_FILE.write_bytes(STATE_FILE.read_bytes()[:num_bytes])
+    with pytest.raises(CheckpointError, match="sha256 must be"):
+        load_state(STATE_FILE)
+    STATE_FILE.with_suffix(".sha256").unlink()
+    with pytest.raises(CheckpointError, match=r"000001\.sha256: cannot be read"):
+        load_state(STATE_FILE)
+    STATE_FILE.unlink()
+    with pytest.raises(CheckpointError, match=r"000001\.safetensors: cannot be read"):
+        load_state(STATE_FILE)

@@ -70,8 +70,13 @@ def imports_in(root: Path, path: Path) -> Iterator[Import]:
 def _nodes_run_at_import(node: ast.AST) -> Iterator[ast.AST]:
     yield node
     for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        is_called_later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if not is_called_later and not _is_for_type_checkers(child):
             yield from _nodes_run_at_import(child)
+
+
+def _is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def _imported(node: ast.AST, package: tuple[str, ...]) -> list[str]:
@@ -171,6 +176,7 @@ def test_a_forbidden_import_is_reported(tmp_path: Path, file: str, line: str) ->
         ("src/diptych/cnn/train.py", "from diptych.optimization.progress import EpochReport"),
         ("src/diptych/cnn/train.py", "from .params import CnnParams"),
         ("src/diptych/tracking/runs.py", "def f():\n    import mlflow"),
+        ("src/diptych/tracking/runs.py", "if TYPE_CHECKING:\n    import mlflow"),
         ("src/diptych/params.py", "from ruamel.yaml import YAML"),
         ("stages/train_cnn.py", "from diptych.tracking import runs"),
     ],

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,28 +11,52 @@ import torch
 from diptych.checkpoints import DESCRIPTION_FILE, CheckpointError, save_model
 from diptych.cnn.model import Cnn, build_cnn
 from diptych.errors import UserError
-from diptych.models import load_cnn, load_trained, load_vae
+from diptych.models import (
+    load_cnn,
+    load_novelty,
+    load_pair,
+    load_trained,
+    load_vae,
+    pair_sha256,
+    save_pair,
+)
+from diptych.novelty import fit_novelty
+from diptych.pair.pair import Pair
+from diptych.pair.params import PairParams
 from diptych.vae.model import Vae, build_vae
 
 SHAPE = (3, 8, 9)
+IMAGES = torch.randint(
+    0, 256, (50, *SHAPE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+)
 LOADERS = {"cnn": load_cnn, "vae": load_vae}
 MISSING = object()
 
 
 @pytest.fixture(autouse=True)
 def models(tmp_path, monkeypatch, cnn_params, vae_params):
-    """Untrained models under `cnn` and `vae`, as the stages save them."""
+    """Untrained models under `cnn`, `vae` and `pair`, as the stages save them."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     pixels = {"pixel_mean": [0.1, 0.2, 0.3], "pixel_standard_deviation": [0.3, 0.2, 0.1]}
     cnn = build_cnn(cnn_params(), SHAPE, 4, **pixels).eval()
     cnn.temperature.fill_(1.7)
-    built = {"cnn": cnn, "vae": build_vae(vae_params(), SHAPE).eval()}
+    vae = build_vae(vae_params(), SHAPE)
+    vae.eval()
+    built = {"cnn": cnn, "vae": vae}
     params = {"cnn": cnn_params(), "vae": vae_params()}
-    for family, model in built.items():
+    states = {family: model.state_dict() for family, model in built.items()}
+    states["vae"] |= fit_novelty(vae, IMAGES, 0).state()
+    for family, state in states.items():
         described = {"family": family, "params": params[family].model_dump(mode="json")}
         described |= {"image_shape": list(SHAPE), "class_names": list("abcd"), **pixels}
-        save_model(Path(family), model.state_dict(), described)
+        described["fingerprints"] = {
+            "dataset": "own",
+            "dataset_sha256": "0" * 64,
+            "params_sha256": family * 3,
+        }
+        save_model(Path(family), state, described)
+    save_pair(Path("pair"), Path("cnn"), Path("vae"), PairParams(abstention_level=0.1))
     return built
 
 
@@ -71,9 +97,142 @@ def test_an_autoencoder_comes_back(models):
     assert (loaded.likelihood, loaded.binarization) == ("bernoulli", "dynamic")
 
 
-def test_either_comes_back_by_its_family():
+def test_a_novelty_detector_comes_back_with_its_autoencoder(models):
+    loaded, reference = load_novelty(Path("vae")), fit_novelty(models["vae"], IMAGES, 0)
+    assert not loaded.training
+    assert torch.equal(loaded.reference_nats, reference.scores_nats)
+    assert torch.equal(loaded.scores_nats(IMAGES).sort().values, reference.scores_nats)
+
+
+def test_a_pair_comes_back(models):
+    loaded = load_pair(Path("pair"))
+    assert (loaded.image_shape, loaded.class_names) == (SHAPE, tuple("abcd"))
+    assert loaded.abstention_level == 0.1
+    answers = loaded.answer(IMAGES.numpy())
+    with torch.no_grad():
+        expected = models["cnn"].log_probabilities(IMAGES / 255).exp()
+    torch.testing.assert_close(torch.from_numpy(answers.probabilities), expected)
+    detector = load_novelty(Path("vae"))
+    p_values = detector.p_values(detector.scores_nats(IMAGES))
+    assert answers.novelty_p_value.tolist() == p_values.tolist()
+
+
+def test_a_pair_holds_its_members_as_they_were_and_names_them():
+    described = json.loads(Path("pair", DESCRIPTION_FILE).read_text())
+    digests = {}
+    for family in LOADERS:
+        for name in (DESCRIPTION_FILE, "weights.safetensors"):
+            assert Path("pair", family, name).read_bytes() == Path(family, name).read_bytes()
+        weights = Path(family, "weights.safetensors").read_bytes()
+        digests[family] = hashlib.sha256(weights).hexdigest()
+    text = f"cnn:{digests['cnn']}\nvae:{digests['vae']}\n"
+    assert described == {
+        "family": "pair",
+        "abstention_level": 0.1,
+        "image_shape": list(SHAPE),
+        "class_names": list("abcd"),
+        "members": digests,
+        "weights_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "fingerprints": {
+            "dataset": "own",
+            "dataset_sha256": "0" * 64,
+            "cnn_params_sha256": "cnncnncnn",
+            "vae_params_sha256": "vaevaevae",
+        },
+    }
+
+
+def test_any_comes_back_by_its_family():
     assert isinstance(load_trained(Path("cnn")), Cnn)
     assert isinstance(load_trained(Path("vae")), Vae)
+    assert isinstance(load_trained(Path("pair")), Pair)
+
+
+@pytest.mark.parametrize("family", LOADERS)
+def test_a_pair_with_a_damaged_member_is_refused(family):
+    path = Path("pair", family, "weights.safetensors")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert message_of(load_pair, "pair").startswith(f"{path}: sha256 must be ")
+    path.unlink()
+    assert message_of(load_pair, "pair") == f"{path}: is missing"
+
+
+def test_a_member_of_another_pair_is_refused(models):
+    with torch.no_grad():
+        models["cnn"].temperature.fill_(2)
+    described = json.loads(Path("cnn", DESCRIPTION_FILE).read_text())
+    save_model(Path("pair", "cnn"), models["cnn"].state_dict(), described)
+    expected = f"must be {described['weights_sha256']} as in pair/model.json (got "
+    message = message_of(load_pair, "pair")
+    assert message.startswith(f"pair/cnn/model.json: weights_sha256: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights_sha256": "0" * 64}, "weights_sha256: must be "),
+        ({"members": {"cnn": "0" * 64, "vae": "1" * 64}}, "weights_sha256: must be "),
+        ({"members": {"cnn": "0" * 64}}, "members.vae: "),
+        ({"members": {"cnn": "no", "vae": "1" * 64}}, "members.cnn: "),
+        ({"members": MISSING}, "members: "),
+        ({"abstention_level": 1.0}, "abstention_level: "),
+        ({"abstention_level": MISSING}, "abstention_level: "),
+        ({"class_names": []}, "class_names: "),
+    ],
+)
+def test_a_broken_description_of_a_pair_is_one_line(changes, message):
+    describe("pair", **changes)
+    assert message_of(load_pair, "pair").startswith(f"pair/model.json: {message}")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"image_shape": [3, 9, 8]}, {"class_names": ["a", "b", "c", "x"]}]
+)
+def test_a_pair_that_says_other_than_its_members_is_refused(changes):
+    describe("pair", **changes)
+    ((key, value),) = changes.items()
+    message = message_of(load_pair, "pair")
+    assert message.startswith(f"pair/cnn/model.json: {key}: must be {value} as in pair/model.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("uniforms", None),
+        ("uniforms", torch.zeros(3, 9, 8)),
+        ("noise", torch.zeros(4, 2)),
+        ("noise", torch.zeros(0, 3)),
+        ("scores_nats", torch.zeros(0)),
+        ("scores_nats", torch.zeros(5, dtype=torch.float64)),
+    ],
+)
+def test_an_autoencoder_without_a_reference_that_fits_is_one_line(models, name, tensor):
+    """It is an autoencoder all the same."""
+    state = models["vae"].state_dict() | fit_novelty(models["vae"], IMAGES, 0).state()
+    state.pop(f"novelty.{name}")
+    if tensor is not None:
+        state[f"novelty.{name}"] = tensor
+    save_model(Path("vae"), state, json.loads(Path("vae", DESCRIPTION_FILE).read_text()))
+    expected = f"novelty.{name}: must be float32 of shape ["
+    assert message_of(load_novelty, "vae").startswith(f"vae/weights.safetensors: {expected}")
+    assert isinstance(load_vae(Path("vae")), Vae)
+
+
+def test_a_pair_is_not_written_from_a_damaged_model():
+    shutil.rmtree("pair")
+    path = Path("cnn", "weights.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"^cnn/weights.safetensors: sha256 must be "):
+        save_pair(Path("pair"), Path("cnn"), Path("vae"), PairParams(abstention_level=0.1))
+    assert not Path("pair").exists()
+
+
+def test_the_identity_of_a_pair_changes_with_either_member():
+    pairs = [{"cnn": cnn, "vae": vae} for cnn in ("a", "b") for vae in ("a", "b")]
+    assert len({pair_sha256(one) for one in pairs}) == 4
+    assert pair_sha256({"vae": "y", "cnn": "x"}) == pair_sha256({"cnn": "x", "vae": "y"})
 
 
 @pytest.mark.parametrize(("family", "other"), [("cnn", "vae"), ("vae", "cnn")])
@@ -87,7 +246,7 @@ def test_an_unknown_family_is_refused(family):
     describe("cnn", family=family)
     got = None if family is MISSING else family
     message = message_of(load_trained, "cnn")
-    assert message == f"cnn/model.json: family: must be 'cnn' or 'vae' (got {got!r})"
+    assert message == f"cnn/model.json: family: must be 'cnn', 'vae' or 'pair' (got {got!r})"
     assert message_of(load_cnn, "cnn") == f"cnn/model.json: family: must be 'cnn' (got {got!r})"
 
 

@@ -31,18 +31,19 @@ def sha256_of(path: Path) -> str:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a kill at any moment leaves the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        _fsync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _errors_naming(path):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+            _fsync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -112,17 +113,29 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}.replaced"
     _settle(path, aside)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with _errors_naming(path):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         temporary.chmod(0o755)
         yield temporary
-        if path.is_dir() and not path.is_symlink():
-            path.replace(aside)
-        temporary.replace(path)
-        _fsync_folder(path.parent)
+        with _errors_naming(path):
+            if path.is_dir() and not path.is_symlink():
+                path.replace(aside)
+            temporary.replace(path)
+            _fsync_folder(path.parent)
     finally:
         _settle(path, aside)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _errors_naming(path: Path) -> Iterator[None]:
+    """Have an OSError name what was to be written: a full disk names nothing, others our own."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def _settle(path: Path, aside: Path) -> None:

@@ -6,7 +6,7 @@ from diptych.cnn.model import Cnn, GlobalMaxPool, build_cnn
 from diptych.cnn.params import CnnTrainingParams
 from diptych.errors import UserError
 
-ARCHITECTURES = ["compact", "article"]
+ARCHITECTURES = ["compact", "deep", "article"]
 
 
 def build(
@@ -35,7 +35,7 @@ def test_the_articles_network_has_the_articles_size(cnn_params):
 @pytest.mark.parametrize("num_classes", [2, 7])
 def test_images_of_any_shape_give_logits(cnn_params, architecture, shape, num_classes):
     model = build(cnn_params(architecture=architecture), shape, num_classes).eval()
-    logits = model(random_images(5, *shape))
+    logits = model.single_view_logits(random_images(5, *shape))
     assert logits.shape == (5, num_classes)
     assert logits.isfinite().all()
     assert not torch.equal(logits[0], logits[1])
@@ -45,7 +45,20 @@ def test_images_of_any_shape_give_logits(cnn_params, architecture, shape, num_cl
 def test_compact_grows_by_its_params(cnn_params, num_blocks):
     model = build(cnn_params(width=3, num_blocks=num_blocks), (1, 4, 4))
     kernels = [tuple(p.shape) for p in model.parameters() if p.ndim == 4]
-    assert kernels == [(3, 1, 5, 5), (6, 3, 3, 3), *[(6, 6, 3, 3)] * (num_blocks - 1)]
+    half, quarter = [(1, 1, 5, 5), (3, 1, 3, 3)], [(6, 3, 3, 3), *[(6, 6, 3, 3)] * (num_blocks - 1)]
+    assert kernels == half + quarter
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2])
+def test_deep_looks_at_images_in_full_at_half_and_at_a_quarter(cnn_params, num_blocks):
+    model = build(cnn_params(architecture="deep", width=3, num_blocks=num_blocks), (1, 8, 12))
+    sizes: list[tuple[int, ...]] = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _m, _i, maps: sizes.append(tuple(maps.shape[1:])))
+    model(random_images(2, 1, 8, 12))
+    expected = [(3, 8, 12), (6, 4, 6), (12, 2, 3)]
+    assert sizes == [size for size in expected for _ in range(num_blocks)]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +66,7 @@ def test_compact_grows_by_its_params(cnn_params, num_blocks):
     [
         ("compact", (1, 3, 28), r"'compact' takes images of at least 4 x 4 \(got 3 x 28\)$"),
         ("compact", (1, 28, 3), r"at least 4 x 4 \(got 28 x 3\)$"),
+        ("deep", (1, 4, 3), r"'deep' takes images of at least 4 x 4 \(got 4 x 3\)$"),
         ("article", (1, 17, 28), r"'article' takes images of at least 18 x 18 \(got 17 x 28\)$"),
         ("article", (3, 28, 17), r"at least 18 x 18 \(got 28 x 17\)$"),
     ],
@@ -83,14 +97,13 @@ def test_a_channel_without_variation_gives_finite_logits(cnn_params):
 
 
 def test_probabilities_are_those_of_the_logits_over_the_temperature():
-    model = Cnn(nn.Flatten(), nn.Linear(4, 3), [0.0], [1.0], 0).eval()
+    model = Cnn([nn.Sequential(nn.Flatten(), nn.Linear(4, 3))], [0.0], [1.0]).eval()
     images = random_images(5, 1, 2, 2)
-    torch.testing.assert_close(
-        model.log_probabilities(images), model(images).log_softmax(dim=1), rtol=0, atol=0
-    )
+    (logits,) = model(images)
+    torch.testing.assert_close(model.log_probabilities(images), logits.log_softmax(dim=1))
     model.temperature.fill_(2.5)
     probabilities = model.log_probabilities(images).exp()
-    torch.testing.assert_close(probabilities, (model(images) / 2.5).softmax(dim=1))
+    torch.testing.assert_close(probabilities, (logits / 2.5).softmax(dim=1))
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(5))
 
 
@@ -99,13 +112,25 @@ def test_the_global_pool_takes_the_largest_of_each_channel():
     assert torch.equal(GlobalMaxPool()(features), features.amax(dim=(2, 3)))
 
 
-def test_a_prediction_is_the_mean_over_the_image_and_its_four_shifts(cnn_params):
-    model = build(cnn_params(view_shift_pixels=2), (1, 9, 11)).eval()
+@torch.no_grad()
+def test_a_prediction_is_the_mean_over_the_image_and_its_views(cnn_params):
+    model = build(cnn_params(view_shift_pixels=2.0), (1, 9, 11)).eval()
     images = torch.zeros(3, 1, 9, 11)
     images[..., 2:-2, 2:-2] = random_images(3, 1, 5, 7)  # nothing is shifted out
-    shifts = [(0, 0), (2, 0), (-2, 0), (0, 2), (0, -2)]
-    with torch.no_grad():
-        expected = sum(model(images.roll(shift, dims=(2, 3))) for shift in shifts) / 5
-        torch.testing.assert_close(model.predict_logits(images), expected)
-        still = build(cnn_params(view_shift_pixels=0), (1, 9, 11)).eval()
-        assert torch.equal(still.predict_logits(images), still(images))
+    shifts = [(0, 0), (2, 2), (-2, 2), (2, -2), (-2, -2)]
+    expected = sum(model.single_view_logits(images.roll(shift, dims=(2, 3))) for shift in shifts)
+    torch.testing.assert_close(model.predict_logits(images), expected / 5)
+    plain = build(cnn_params(), (1, 9, 11)).eval()
+    assert torch.equal(plain.predict_logits(images), plain.single_view_logits(images))
+
+
+@torch.no_grad()
+def test_members_differ_and_are_averaged(cnn_params):
+    model = build(cnn_params(num_members=3), (1, 9, 11)).eval()
+    alone = build(cnn_params(num_members=1), (1, 9, 11)).eval()
+    images = random_images(4, 1, 9, 11)
+    logits = model(images)
+    assert logits.shape == (3, 4, 10)
+    assert torch.equal(logits[0], alone(images)[0])
+    assert not torch.equal(logits[0], logits[1])
+    torch.testing.assert_close(model.predict_logits(images), logits.mean(dim=0))

@@ -6,10 +6,11 @@ from torch import Tensor
 
 from diptych.cnn.model import Cnn, build_cnn
 from diptych.cnn.params import CnnTrainingParams
-from diptych.cnn.train import predict_logits, train_cnn
+from diptych.cnn.train import TrainedCnn, predict_logits, train_cnn
 from diptych.errors import UserError
 from diptych.images.batches import ResidentSet, to_unit_interval
 from diptych.optimization.progress import DivergedError, EpochReport
+from diptych.optimization.resume import Checkpoints
 
 
 def untrained(params: CnnTrainingParams, image_set: ResidentSet) -> Cnn:
@@ -62,7 +63,7 @@ def test_one_seed_gives_one_training_and_another_another(cnn_params, cpu, stripe
     assert_same(first, again)
     assert first_metrics == again_metrics
     other, _ = train(seed=1)
-    assert not torch.equal(first["head.weight"], other["head.weight"])
+    assert not torch.equal(first["members.0.1.weight"], other["members.0.1.weight"])
 
 
 def test_augmentation_order_and_smoothing_reach_the_training(cnn_params, cpu, striped):
@@ -72,7 +73,7 @@ def test_augmentation_order_and_smoothing_reach_the_training(cnn_params, cpu, st
         params = cnn_params(num_epochs=1, **changes)
         model = untrained(params.model_copy(update={"seed": 0}), striped(12))
         train_cnn(model, striped(12), striped(6), params, cpu, lambda _: None)
-        return weights(model)["head.weight"]
+        return weights(model)["members.0.1.weight"]
 
     plain = train()
     for changes in ({"max_shift_pixels": 1.0}, {"seed": 1}, {"label_smoothing": 0.1}):
@@ -85,10 +86,34 @@ def test_every_epoch_is_reported(cnn_params, cpu, striped):
     train_cnn(untrained(params, striped(12)), striped(12), striped(6), params, cpu, reports.append)
     assert [(report.epoch, report.num_epochs) for report in reports] == [(1, 3), (2, 3), (3, 3)]
     for report in reports:
-        names = ["train_loss_nats", "validation_nll_nats", "validation_accuracy", "learning_rate"]
+        names = [
+            "train_loss_nats",
+            "validation_nll_nats",
+            "validation_calibrated_nll_nats",
+            "validation_accuracy",
+            "learning_rate",
+        ]
         assert list(report.metrics) == names
     rates = [report.metrics["learning_rate"] for report in reports]
     assert rates == sorted(rates, reverse=True)
+
+
+def test_pruned_epochs_see_fewer_images_on_the_whole_schedule(cnn_params, cpu, striped):
+    params = cnn_params(num_epochs=4, batch_size=4, pruned_fraction=2 / 3)
+    model = untrained(params, striped(24))
+    seen: list[int] = []
+
+    def count(module: Cnn, _inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+        if module.training:
+            seen.append(logits.shape[1])
+
+    model.register_forward_hook(count)
+    reports: list[EpochReport] = []
+    train_cnn(model, striped(24), striped(6), params, cpu, reports.append)
+    assert seen == [4] * (6 + 2 + 2 + 6)
+    rates = [report.metrics["learning_rate"] for report in reports]
+    middle_of_last_step = (1 - 15.5 / 16) / 0.75  # the warm-up takes a quarter of 16 steps
+    assert rates[-1] == pytest.approx(params.learning_rate * middle_of_last_step)
 
 
 def test_the_best_epoch_is_kept_and_calibrated(cnn_params, cpu, striped):
@@ -103,7 +128,7 @@ def test_the_best_epoch_is_kept_and_calibrated(cnn_params, cpu, striped):
         reports.append(report)
         if report.epoch == 1:
             after_first.update(weights(model))
-            dict(model.named_parameters())["head.bias"].data[0] = 1e4
+            dict(model.named_parameters())["members.0.1.bias"].data[0] = 1e4
 
     trained = train_cnn(model, striped(12), validation, params, cpu, spoil)
     assert reports[1].metrics["validation_nll_nats"] > 1000
@@ -158,7 +183,35 @@ def test_prediction_sees_every_image_once_in_order(cnn_params, cpu):
     assert not model.training
     assert logits.shape == (1003, 3)
     for position in (0, 999, 1000, 1002):
-        alone = model(to_unit_interval(images[position : position + 1]))
+        (alone,) = model(to_unit_interval(images[position : position + 1]))
         torch.testing.assert_close(logits[position : position + 1], alone)
     again = predict_logits(model, ResidentSet(images, labels + 1), cpu)
     assert torch.equal(logits, again), "labels have no say"
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_training_that_was_stopped_after_any_step_ends_as_if_it_had_not_been(
+    cnn_params, cpu, striped, stopped_after, optimizer
+):
+    """Weights, figures and reports, bit for bit; two of four epochs leave images out."""
+    params = cnn_params(
+        num_epochs=4, optimizer=optimizer, pruned_fraction=0.5, max_shift_pixels=1.0
+    )
+    num_steps = 3 + 2 + 2 + 3
+
+    def train(checkpoints: Checkpoints | None) -> tuple[TrainedCnn, list[EpochReport]]:
+        reports: list[EpochReport] = []
+        model = untrained(params, striped(12))
+        data = striped(12), striped(6, seed=1)
+        return train_cnn(model, *data, params, cpu, reports.append, checkpoints), reports
+
+    whole, whole_reports = train(None)
+    for step in range(1, num_steps + 1):
+        checkpoints = stopped_after(step)
+        with pytest.raises(checkpoints.Interrupted):
+            train(checkpoints)
+        resumed, reports = train(checkpoints.going_on())
+        assert_same(weights(whole.model), weights(resumed.model))
+        assert resumed.figures() == whole.figures()
+        assert reports == whole_reports, step
+    train(stopped_after(num_steps + 1))

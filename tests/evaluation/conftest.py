@@ -14,7 +14,7 @@ def brightest():
     with torch.no_grad():
         head.weight.copy_(8 * torch.eye(3))
         head.bias.zero_()
-    return Cnn(nn.Flatten(), head, [0.0], [1.0], 0).eval()
+    return Cnn([nn.Sequential(nn.Flatten(), head)], [0.0], [1.0]).eval()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from diptych.evaluation.autoencoder import evaluate_autoencoder
 from diptych.evaluation.classifier import evaluate_classifier
 from diptych.evaluation.generation import generate
+from diptych.evaluation.pair import evaluate_pair, novel_images
 from diptych.evaluation.params import EvaluateParams, GenerateSamplesParams
 from diptych.evaluation.pictures import (
     sample_grids,
@@ -16,6 +17,7 @@ from diptych.evaluation.pictures import (
 )
 from diptych.images.arrays import ImageSet
 from diptych.images.batches import to_pixels
+from diptych.novelty import NoveltyDetector, fit_novelty
 from diptych.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -54,12 +56,15 @@ def test_the_pictures_of_an_evaluation_are_those_that_dvc_shows(
     images = three_pixels(40)
     model = tiny_vae((1, 1, 3))
     params = EvaluateParams(num_importance_samples=1, num_mistakes=2, num_reconstructions=3, seed=0)
+    novelty = NoveltyDetector(model, fit_novelty(model, images.images, 0))
+    novel = novel_images(images.images, {}, 0)
     save_evaluation_pictures(
         tmp_path,
         ImageSet(images.images.numpy(), images.labels.numpy()),
         CLASSES,
         evaluate_classifier(brightest, images, cpu),
         evaluate_autoencoder(model, images, params, cpu),
+        evaluate_pair(novelty, images.images, novel, 0.1),
         params.num_mistakes,
     )
     assert pictures_in(tmp_path) == shown_by_dvc("evaluation")

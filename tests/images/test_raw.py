@@ -223,3 +223,14 @@ def test_a_label_file_must_fit_its_images(tmp_path, contents):
     large = {**contents, name: write_idx(np.full(12, 3, np.uint8))}
     with pytest.raises(DataError, match=f"{name}: labels must be < 3 .got 3"):
         read_raw(fill(tmp_path, fetched(large)), published(large), "train")
+
+
+def test_of_one_part_only_its_files_are_fetched_and_read(tmp_path, contents):
+    dataset, raw = published(contents), tmp_path / "raw"
+    source = FolderSource(fill(tmp_path / "right", contents))
+    fetch_raw(dataset, [source], raw, lambda _: None, parts=("test",))
+    files = {name: content for name, content in contents.items() if name.startswith("t10k")}
+    assert files_in(raw) == fetched(files)
+    assert len(read_raw(raw, dataset, "test")) == 6
+    with pytest.raises(DataError, match=r"raw.json: sha256 must name train-images-idx3-ubyte, "):
+        read_raw(raw, dataset, "train")

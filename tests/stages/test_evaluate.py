@@ -3,16 +3,21 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from diptych.images.arrays import load_description, load_image_set
+from diptych.models import load_pair
 from diptych.params import read_yaml
 
 from .conftest import (
     DAMAGES,
     NUM_IMAGES,
     PROCESSED,
+    ROOT,
     check_rerun,
+    contents_of,
     each_damage,
     refusal,
     run_stage,
@@ -22,9 +27,12 @@ from .conftest import (
 
 METRICS = Path("metrics", "evaluate.json")
 EVALUATION = Path("evaluation")
+PAIR = Path("models", "pair")
 MODELS = (Path("models", "cnn"), Path("models", "vae"))
 INPUTS = (
     PROCESSED / "dataset.json",
+    PROCESSED / "novel" / "novel.json",
+    PROCESSED / "novel" / "dark" / "images.npy",
     PROCESSED / "test" / "images.npy",
     PROCESSED / "test" / "labels.npy",
     *(model / name for model in MODELS for name in ("model.json", "weights.safetensors")),
@@ -76,11 +84,56 @@ def test_bits_per_dim_are_bits_per_pixel_and_channel(finished, figures):
     assert nats == pytest.approx(figures["vae"]["nll_nats"])
 
 
+def test_the_test_set_is_named_by_its_digest(finished, figures):
+    dataset = load_description(finished / PROCESSED)
+    assert figures["test_sha256"] == dataset.test.digest
+    assert figures["dataset"] == dataset.name
+
+
+def test_the_pair_that_is_written_gives_the_tables_answers(finished, figures, per_image):
+    pair = load_pair(finished / PAIR)
+    dataset = load_description(finished / PROCESSED)
+    answers = pair.answer(load_image_set(finished / PROCESSED, "test", dataset).images)
+    np.testing.assert_array_equal(answers.classes, per_image["prediction"])
+    np.testing.assert_allclose(answers.probabilities.max(axis=1), per_image["confidence"], 1e-4)
+    np.testing.assert_array_equal(answers.novelty_p_value, per_image["novelty_p_value"])
+    np.testing.assert_array_equal(answers.accepted, per_image["accepted"])
+    assert figures["pair"]["abstention_share"] == pytest.approx(1 - per_image["accepted"].mean())
+    assert figures["pair"]["num_reference_images"] == NUM_IMAGES["validation"]
+
+
+def test_the_pair_is_both_models_with_their_names(finished):
+    description = json.loads((finished / PAIR / "model.json").read_bytes())
+    for model in MODELS:
+        assert contents_of(finished / PAIR / model.name) == contents_of(finished / model)
+        member = json.loads((finished / model / "model.json").read_bytes())
+        assert description["members"][model.name] == member["weights_sha256"]
+    assert (
+        description["abstention_level"]
+        == read_yaml(ROOT / "params.yaml")["pair"]["abstention_level"]
+    )
+    assert (
+        description["fingerprints"]["dataset_sha256"]
+        == load_description(finished / PROCESSED).digest
+    )
+
+
+def test_novelty_is_measured_on_made_and_on_given_images(finished, figures):
+    _, _, height, width = load_image_set(
+        finished / PROCESSED, "test", load_description(finished / PROCESSED)
+    ).images.shape
+    names = {"noise", "inverted", "dark"} | ({"rotated"} if height == width else set())
+    assert set(figures["pair"]["novelty_auroc"]) == names
+    assert set(figures["pair"]["novel_abstention_share"]) == names
+
+
 def test_the_folder_holds_the_table_and_the_pictures(finished):
     assert {path.name for path in (finished / EVALUATION).iterdir()} == {
         "confusion_matrix.png",
+        "grids",
         "latent_means.png",
         "mistakes.png",
+        "novelty.png",
         "per_image.parquet",
         "reconstructions.png",
         "reliability.png",

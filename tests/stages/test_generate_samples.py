@@ -65,6 +65,7 @@ def test_the_figures_are_shares_of_the_samples_and_a_distance(finished):
 def test_the_folder_holds_the_pictures(finished):
     assert {path.name for path in (finished / SAMPLES).iterdir()} == {
         "class_walks.png",
+        "grids",
         "interpolations.png",
         "manifold.png",
         "prior_samples.png",

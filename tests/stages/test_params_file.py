@@ -14,7 +14,10 @@ from diptych.cnn.params import CnnTrainingParams
 from diptych.evaluation.params import EvaluateParams, GenerateSamplesParams
 from diptych.images.params import DatasetParams, PreprocessParams
 from diptych.optimization.compute import ComputeParams
+from diptych.optimization.params import CheckpointParams
+from diptych.pair.params import PairParams
 from diptych.params import Params, ParamsError, load_params, read_yaml
+from diptych.promotion.params import PromotionParams
 from diptych.vae.params import VaeTrainingParams
 
 from .conftest import ROOT, STAGES
@@ -26,8 +29,11 @@ TYPES: dict[str, type[Params]] = {
     "compute": ComputeParams,
     "train_cnn": CnnTrainingParams,
     "train_vae": VaeTrainingParams,
+    "checkpoints": CheckpointParams,
     "evaluate": EvaluateParams,
+    "pair": PairParams,
     "generate_samples": GenerateSamplesParams,
+    "promotion": PromotionParams,
 }
 KEYS = [(section, key) for section, values in SHIPPED.items() for key in values]
 
@@ -35,6 +41,7 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, str]]] = {
     "dataset": {
         "sources": ([], "must name at least one source"),
         "name": ("emnist", "must be 'mnist', 'fashion_mnist' or 'kmnist'"),
+        "novel": ("emnist", "must be 'none', 'mnist', 'fashion_mnist' or 'kmnist'"),
     },
     "preprocess": {
         "num_validation": (0, "must be >= 1"),
@@ -46,7 +53,7 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, str]]] = {
         "num_threads": (0, "must be 'auto'"),
     },
     "train_cnn": {
-        "architecture": ("convolutional", "must be 'compact' or 'article'"),
+        "architecture": ("convolutional", "must be 'compact', 'deep' or 'article'"),
         "width": (0, "must be >= 1"),
         "num_blocks": (0, "must be >= 1"),
         "num_epochs": (0, "must be >= 1"),
@@ -57,11 +64,16 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, str]]] = {
         "weight_decay": (-1e-9, "must be >= 0"),
         "schedule": ("linear", "must be 'one_cycle', 'cosine' or 'constant'"),
         "warmup_fraction": (1, "must be < 1"),
+        "num_members": (0, "must be >= 1"),
+        "pruned_fraction": (1, "must be < 1"),
         "label_smoothing": (1, "must be < 1"),
         "max_shift_pixels": (-1, "must be >= 0"),
         "max_rotation_degrees": (181, "must be <= 180"),
         "max_scale_change": (1, "must be < 1"),
+        "mirror": ("left", "must be true or false"),
         "view_shift_pixels": (-1, "must be >= 0"),
+        "view_rotation_degrees": (-0.1, "must be >= 0"),
+        "view_scale_change": (1, "must be < 1"),
         "seed": (-1, "must be >= 0"),
     },
     "train_vae": {
@@ -69,6 +81,8 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, str]]] = {
         "num_latents": (0, "must be >= 1"),
         "width": (0, "must be >= 1"),
         "num_hidden": (0, "must be >= 1"),
+        "neighbourhood_radius_pixels": (-1, "must be >= 0"),
+        "num_neighbourhood_features": (0, "must be >= 1"),
         "likelihood": ("gaussian", "must be 'bernoulli'"),
         "binarization": ("none", "must be 'dynamic' or 'static'"),
         "num_epochs": (0, "must be >= 1"),
@@ -87,6 +101,9 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, str]]] = {
         "num_reconstructions": (0, "must be >= 1"),
         "seed": (-1, "must be >= 0"),
     },
+    "pair": {
+        "abstention_level": (1, "must be < 1"),
+    },
     "generate_samples": {
         "num_samples": (0, "must be >= 1"),
         "num_shown": (0, "must be >= 1"),
@@ -96,6 +113,24 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, str]]] = {
         "num_per_class": (0, "must be >= 1"),
         "acceptance_confidence": (1.01, "must be <= 1"),
         "seed": (-1, "must be >= 0"),
+    },
+    "checkpoints": {"interval_seconds": (0.0, "must be > 0")},
+    "promotion": {
+        "prefix": ("team/diptych", "must be 1 to 100 letters, digits, - and _"),
+        "min_cnn_accuracy": (99.5, "must be <= 1"),
+        "max_cnn_ece": (-0.1, "must be >= 0"),
+        "max_cnn_nll_nats": (0, "must be > 0"),
+        "max_vae_nll_nats": (2e6, "must be <= 1000000"),
+        "min_vae_active_units": (-1, "must be >= 0"),
+        "max_pair_abstention_share": (1.5, "must be <= 1"),
+        "min_pair_novelty_auroc": (-0.5, "must be >= 0"),
+        "min_pair_rotated_auroc": (1.1, "must be <= 1"),
+        "max_class_accuracy_loss": (-0.01, "must be >= 0"),
+        "significance_level": (0.6, "must be <= 0.5"),
+        "max_accuracy_loss": (0, "must be > 0"),
+        "max_nll_loss_nats": (0, "must be > 0"),
+        "num_bootstrap_resamples": (99, "must be >= 100"),
+        "secondary_figure": ("size in MB", "must be a figure's key, as num_parameters"),
     },
 }
 
@@ -132,6 +167,8 @@ def test_a_removed_key_is_missed(tmp_path, section, key):
 @pytest.mark.parametrize("value", [{"a": 1}, [1], None, True], ids=repr)
 @each_key
 def test_a_mistyped_value_is_told_what_it_must_be(tmp_path, section, key, value):
+    if value is True and isinstance(SHIPPED[section][key], bool):
+        value = 1
     line = refusal(tmp_path, section, SHIPPED[section] | {key: value})
     assert line.startswith(f"{section}.{key}")
     assert ": must be " in line
@@ -208,3 +245,17 @@ def test_no_more_samples_are_shown_than_drawn(tmp_path):
     path.write_text(json.dumps({"generate_samples": section}), encoding="utf-8")
     with pytest.raises(ParamsError, match="generate_samples: num_shown must be <= num_samples = 5"):
         load_params(path, "generate_samples", GenerateSamplesParams)
+
+
+def test_there_are_resamples_enough_for_the_level(tmp_path):
+    section = SHIPPED["promotion"] | {"significance_level": 0.001, "num_bootstrap_resamples": 1000}
+    line = refusal(tmp_path, "promotion", section)
+    assert line.startswith(
+        "promotion: num_bootstrap_resamples must be >= 2 / significance_level = 2000 (got "
+    )
+
+
+def test_the_novel_data_set_is_another(tmp_path):
+    section = SHIPPED["dataset"] | {"name": "kmnist", "novel": "kmnist"}
+    line = refusal(tmp_path, "dataset", section)
+    assert line.startswith("dataset: novel must be another data set than name = kmnist (got ")

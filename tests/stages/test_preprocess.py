@@ -9,7 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from diptych.images.arrays import SPLITS, load_description, load_image_set
+from diptych.errors import UserError
+from diptych.images.arrays import SPLITS, load_description, load_image_set, load_novel
 from diptych.images.datasets import Dataset, DatasetFile
 from diptych.images.idx import write_idx
 from diptych.images.integrity import DataError
@@ -27,12 +28,14 @@ CONTENTS = {
 }
 
 
-def published() -> Dataset:
+def published(dataset_name: str = "mnist") -> Dataset:
     files = [
-        DatasetFile("mnist", name, len(content), idx_sha256=hashlib.sha256(content).hexdigest())
+        DatasetFile(
+            dataset_name, name, len(content), idx_sha256=hashlib.sha256(content).hexdigest()
+        )
         for name, content in CONTENTS.items()
     ]
-    return Dataset("mnist", ("x", "y", "z"), (), *files)
+    return Dataset(dataset_name, ("x", "y", "z"), (), *files)
 
 
 @pytest.fixture
@@ -50,13 +53,13 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    vars(module)["DATASETS"] = {"mnist": published()}
+    vars(module)["DATASETS"] = {"mnist": published(), "kmnist": published("kmnist")}
     return module
 
 
-def write_params(num_validation: object, seed: object) -> None:
+def write_params(num_validation: object, seed: object, novel: str = "none") -> None:
     Path("params.yaml").write_text(
-        "dataset: {name: mnist, sources: [mirrors]}\n"
+        f"dataset: {{name: mnist, novel: {novel}, sources: [mirrors]}}\n"
         f"preprocess: {{num_validation: {num_validation}, seed: {seed}}}\n"
     )
 
@@ -90,6 +93,26 @@ def test_equal_inputs_give_equal_bytes_and_the_seed_another_split(stage):
     digest = load_description(first).digest
     write_params(num_validation=6, seed=1)
     assert load_description(run(stage, "other")).digest != digest
+
+
+def test_a_novel_data_set_stands_apart_and_changes_nothing_else(stage):
+    plain = run(stage, "plain")
+    assert load_novel(plain, load_description(plain)) == {}
+    write_params(num_validation=6, seed=0, novel="kmnist")
+    with pytest.raises(UserError, match=r"^raw/novel/raw.json: cannot be read "):
+        run(stage, "other")
+    Path("raw", "novel").mkdir()
+    digests = {name: hashlib.sha256(CONTENTS[name]).hexdigest() for name in "cd"}
+    for name in digests:
+        Path("raw", "novel", name).write_bytes(CONTENTS[name])
+    manifest = json.dumps({"dataset": "kmnist", "sha256": digests})
+    Path("raw", "novel", "raw.json").write_text(manifest)
+    other = run(stage, "other")
+    (images,) = load_novel(other, load_description(other)).values()
+    assert np.array_equal(images[:, 0], TEST)
+    for path in plain.rglob("*.*"):
+        if path.name != "novel.json":
+            assert path.read_bytes() == (other / path.relative_to(plain)).read_bytes()
 
 
 @pytest.mark.parametrize("name", CONTENTS)

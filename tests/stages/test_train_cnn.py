@@ -2,8 +2,10 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from diptych.cnn.metrics import classifier_metrics
 from diptych.images.arrays import load_description, load_image_set
@@ -81,13 +83,21 @@ def test_the_curves_have_a_row_per_epoch_and_the_best_one_is_kept(finished):
         "learning_rate",
         "train_loss_nats",
         "validation_accuracy",
+        "validation_calibrated_nll_nats",
         "validation_nll_nats",
     }
     figures = json.loads((finished / METRICS).read_bytes())
     best = rows[figures["best_epoch"] - 1]
-    assert float(best["validation_accuracy"]) == max(float(r["validation_accuracy"]) for r in rows)
-    stored = figures["validation"]["uncalibrated"]["nll_nats"]
-    assert float(best["validation_nll_nats"]) == pytest.approx(stored, abs=1e-5)
+    calibrated = [float(row["validation_calibrated_nll_nats"]) for row in rows]
+    assert float(best["validation_calibrated_nll_nats"]) == min(calibrated)
+    model, dataset = load_cnn(finished / MODEL), load_description(finished / PROCESSED)
+    validation = load_image_set(finished / PROCESSED, "validation", dataset)
+    images = to_unit_interval(torch.from_numpy(np.array(validation.images)))
+    with torch.no_grad():
+        losses = functional.cross_entropy(
+            model.single_view_logits(images), torch.from_numpy(np.array(validation.labels))
+        )
+    assert float(best["validation_nll_nats"]) == pytest.approx(losses.item(), abs=1e-5)
 
 
 def test_a_second_run_elsewhere_without_the_test_set_gives_the_same_bytes(finished, tmp_path):

@@ -3,10 +3,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from diptych.images.arrays import load_description, load_image_set
 from diptych.images.batches import to_device
-from diptych.models import load_vae
+from diptych.models import load_novelty, load_vae
 from diptych.params import read_yaml
 from diptych.vae.evaluate import binarized_once, evaluate_elbo
 
@@ -64,6 +65,14 @@ def test_the_figures_are_those_of_the_saved_weights_on_validation(finished, cpu)
     assert figures["num_parameters"] == sum(p.numel() for p in model.parameters())
     assert figures["likelihood"] == params["likelihood"]
     assert figures["binarization"] == params["binarization"]
+
+
+def test_the_reference_of_novelty_is_the_saved_weights_on_validation(finished, cpu):
+    dataset = load_description(finished / PROCESSED)
+    images = to_device(load_image_set(finished / PROCESSED, "validation", dataset), cpu.device)
+    novelty = load_novelty(finished / MODEL)
+    scores = novelty.scores_nats(images.images).sort().values
+    torch.testing.assert_close(novelty.reference_nats, scores)
 
 
 def test_the_curves_have_a_row_per_epoch_and_the_best_one_is_kept(finished):

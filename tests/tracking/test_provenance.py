@@ -1,12 +1,20 @@
 """Fingerprints: equal for equal parameters, data and code, different for any other."""
 
+import hashlib
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from diptych.params import read_yaml
-from diptych.tracking.provenance import machine_tags, stage_fingerprint
+from diptych.tracking.provenance import (
+    code_tags,
+    compute_tags,
+    dep_hashes,
+    machine_tags,
+    stage_fingerprint,
+)
 
 ROOT = Path(__file__).parents[2]
 PARAMS: dict[str, object] = {"train.learning_rate": 0.1}
@@ -150,3 +158,94 @@ def test_the_lock_is_read_as_yaml_reads_it() -> None:
 
 def test_no_tag_of_the_machine_is_empty() -> None:
     assert all(machine_tags().values())
+
+
+def test_a_dep_is_hashed_by_its_bytes_or_as_the_lock_says(pipeline: Path) -> None:
+    hashes = dep_hashes(pipeline, "train")
+    assert hashes is not None
+    assert list(hashes) == ["train.py", "library", "data/train"]
+    assert hashes["train.py"] == f"sha256:{hashlib.sha256(b'train').hexdigest()}"
+    assert hashes["data/train"] == "md5:DATA"
+    (pipeline / "library" / "model.py").write_text("changed")
+    changed = dep_hashes(pipeline, "train")
+    assert changed is not None
+    assert [dep for dep in hashes if hashes[dep] != changed[dep]] == ["library"]
+
+
+COMMIT, DIRTY, DIFFERENCE = (
+    *("mlflow.source.git.commit", "diptych.git_dirty", "diptych.code_diff_sha256"),
+)
+
+
+@pytest.fixture
+def repository(pipeline: Path) -> Path:
+    """The pipeline's files in a commit; a subfolder of the repository, as a project may be."""
+    git(pipeline, "init", "--quiet")
+    project = pipeline / "library"
+    (project / "dvc.yaml").write_text("stages: {}")
+    (project / "dvc.lock").write_text("before")
+    git(pipeline, "add", "--all")
+    git(pipeline, "commit", "--quiet", "--message", "first")
+    return project
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_clean_code_is_its_commit(repository: Path) -> None:
+    (repository / "dvc.lock").write_text("rewritten by DVC")
+    (repository / "notes.txt").write_text("no code")
+    (repository.parent / "elsewhere.py").write_text("no code of this project")
+    assert code_tags(repository) == {COMMIT: git(repository, "rev-parse", "HEAD"), DIRTY: "false"}
+
+
+def test_each_state_of_changed_code_has_a_hash_of_its_own(repository: Path) -> None:
+    path = repository / "model.py"
+    states: dict[str, Callable[[], object]] = {
+        "changed": lambda: path.write_text("other"),
+        "changed again": lambda: path.write_text("another"),
+        "a new file": lambda: (repository / "new.py").write_text("new"),
+        "and changed": lambda: (repository / "new.py").write_text("newer"),
+        "and renamed": lambda: (repository / "new.py").rename(repository / "# é\n.py"),
+        "and added": lambda: git(repository, "add", "--all"),
+        "the pipeline": lambda: (repository / "dvc.yaml").write_text("stages: {a: {}}"),
+        "deleted": path.unlink,
+    }
+    found = {}
+    for name, change in states.items():
+        change()
+        tags = code_tags(repository)
+        assert tags[DIRTY] == "true", name
+        found[name] = tags[DIFFERENCE]
+    assert len(set(found.values())) == len(states)
+
+
+def test_the_hash_of_a_change_depends_on_nothing_else(repository: Path) -> None:
+    (repository / "model.py").write_text("other\n")
+    (repository / "new.py").write_text("new")
+    before = code_tags(repository)
+    for setting in ("diff.noprefix=true", "diff.context=9", "color.ui=always", "diff.external=no"):
+        git(repository, "config", *setting.split("="))
+    git(repository, "config", "status.showUntrackedFiles", "no")
+    (repository / "notes.txt").write_text("no code")
+    git(repository, "add", "model.py")
+    assert code_tags(repository) == before
+
+
+def test_code_without_a_commit_has_none(tmp_path: Path) -> None:
+    assert code_tags(tmp_path) == {}
+    git(tmp_path, "init", "--quiet")
+    assert code_tags(tmp_path) == {DIRTY: "false"}
+    (tmp_path / "new.py").touch()
+    assert code_tags(tmp_path) == {DIRTY: "true"}
+
+
+def test_the_device_and_precision_that_auto_stands_for_are_named() -> None:
+    params = {"compute.device": "cpu", "compute.precision": "float32", "compute.num_threads": 1}
+    assert compute_tags(params) == {"diptych.device": "cpu", "diptych.precision": "float32"}
+    auto = compute_tags({**params, "compute.device": "auto", "compute.precision": "auto"})
+    assert auto["diptych.precision"] in ("float32", "bfloat16")
+    assert compute_tags({"train_cnn.seed": 1}) == compute_tags({"compute.device": "pen"}) == {}

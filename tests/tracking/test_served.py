@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,39 +12,19 @@ from diptych.cnn.params import CnnTrainingParams
 from diptych.tracking.runs import stage_run
 from diptych.tracking.served import load_served
 
-CNN = {
-    "architecture": "compact",
-    "width": 2,
-    "num_blocks": 1,
-    "num_epochs": 1,
-    "batch_size": 1,
-    "optimizer": "adamw",
-    "learning_rate": 0.1,
-    "muon_learning_rate": 0.1,
-    "weight_decay": 0.0,
-    "schedule": "constant",
-    "warmup_fraction": 0.0,
-    "label_smoothing": 0.0,
-    "max_shift_pixels": 0.0,
-    "max_rotation_degrees": 0.0,
-    "max_scale_change": 0.0,
-    "view_shift_pixels": 1,
-    "seed": 0,
-}
-
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, cnn_params: Callable[..., CnnTrainingParams]) -> Path:
+    params = cnn_params(width=2, view_shift_pixels=1.0)
     description = {
         "family": "cnn",
-        "params": CNN,
+        "params": params.model_dump(mode="json"),
         "image_shape": [1, 4, 6],
         "class_names": ["a", "b", "c", "d", "e"],
         "pixel_mean": [0.5],
         "pixel_standard_deviation": [0.3],
     }
     torch.manual_seed(0)
-    params = CnnTrainingParams.model_validate(CNN)
     model = build_cnn(params, (1, 4, 6), 5, [0.5], [0.3])
     save_model(tmp_path / "tiny", model.state_dict(), description)
     return tmp_path / "tiny"
@@ -58,21 +39,25 @@ def test_an_answer_does_not_depend_on_the_batch(folder: Path) -> None:
     together = model.predict(images(300))
     assert together.shape == (300, 5)
     assert together.dtype == np.float32
-    np.testing.assert_allclose(together.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(together.sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(model.predict(images(300)[7:8]), together[7:8], rtol=1e-6)
 
 
 def test_an_unknown_family_is_refused(folder: Path) -> None:
     path = folder / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"family": "odd"}))
-    with pytest.raises(CheckpointError, match=r"family: must be 'cnn' or 'vae' \(got 'odd'\)$"):
+    with pytest.raises(CheckpointError, match=r"must be 'cnn', 'vae' or 'pair' \(got 'odd'\)$"):
         load_served(folder)
 
 
+@pytest.mark.usefixtures("recorder_threads")
 @pytest.mark.filterwarnings("ignore")  # mlflow's own
-def test_a_logged_model_answers_as_the_original(folder: Path, project: Path) -> None:
+def test_a_logged_model_answers_as_the_original(
+    folder: Path, project: Path, wait_until_recorded: Callable[[Path], None]
+) -> None:
     with stage_run("train_tiny", project / "params.yaml", []) as tracker:
         tracker.log_model(folder, "tiny")
+    wait_until_recorded(project)
     import mlflow
 
     uri = f"sqlite:///{project / 'mlflow.db'}"

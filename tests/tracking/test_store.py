@@ -1,8 +1,3 @@
-import os
-import sqlite3
-import subprocess
-import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -64,45 +59,11 @@ def test_an_experiments_temporary_copy_leads_to_the_main_root(tmp_path: Path) ->
     assert find_root(Path("params.yaml"), {"DVC_ROOT": str(copy)}) == tmp_path
 
 
-# The children are forks of one process that has imported mlflow: importing it takes far longer
-# than what they do with it.
-EIGHT = """
-import multiprocessing, sys
-from pathlib import Path
-import mlflow.store.tracking.sqlalchemy_store
-from diptych.tracking.runs import stage_run
-
-def run(barrier, params):
-    barrier.wait()
-    with stage_run("stage", params, ["dataset"]) as tracker:
-        tracker.log_metrics({"loss": 1.0}, 1)
-
-fork = multiprocessing.get_context("fork")
-barrier = fork.Barrier(8)
-children = [fork.Process(target=run, args=(barrier, Path(sys.argv[1]))) for _ in range(8)]
-for child in children:
-    child.start()
-for child in children:
-    child.join()
-print([child.exitcode for child in children])
-"""
-
-
-def test_eight_processes_that_start_together_on_a_fresh_store_all_record(tmp_path: Path) -> None:
-    params = tmp_path / "params.yaml"
-    params.write_text("dataset: {name: mnist}\n")
-    command = [sys.executable, "-c", EIGHT, str(params)]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=300, env=environment
-    )
-    assert done.stdout == f"{[0] * 8}\n"
-    assert done.stderr == ""
-    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
-        assert database.execute("select status from runs").fetchall() == [("FINISHED",)] * 8
-        assert database.execute("select count(*) from metrics").fetchone() == (8,)
-        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
-        names = {row[0] for row in database.execute("select name from experiments")}
-    assert names == {"Default", "diptych"}
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"params.yaml", "mlflow.db", "mlartifacts"}
+def test_in_an_experiments_copy_dvc_names_the_project_as_its_root(tmp_path: Path) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1"
+    (copy / ".dvc").mkdir(parents=True)
+    environment = {"DVC_ROOT": str(tmp_path)}
+    assert find_workspace(copy / "params.yaml", environment) == copy
+    assert find_root(copy / "params.yaml", environment) == tmp_path
+    nowhere = Path("/params.yaml")
+    assert find_workspace(nowhere, environment) == tmp_path

@@ -4,7 +4,9 @@ import io
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,21 +19,25 @@ import torch
 from PIL import Image
 
 from diptych.checkpoints import save_model
+from diptych.images.arrays import DatasetDescription, SplitDescription
 from diptych.reports.grids import picture_png
+from diptych.tracking.dataset_inputs import log_dataset_input
 from diptych.tracking.events import (
     ArtifactLogged,
+    DatasetLogged,
     FigureLogged,
     ImageLogged,
     MetricsLogged,
     ModelLogged,
     ParamsLogged,
+    ParentRun,
     SummaryLogged,
     TableLogged,
     TagsSet,
 )
 from diptych.tracking.mlflow_tracker import MlflowTracker
 from diptych.tracking.store import find_store
-from diptych.tracking.tracker import MemoryTracker, NullTracker, Tracker, flatten
+from diptych.tracking.tracker import MemoryTracker, NullTracker, Tracker
 
 
 @dataclass
@@ -46,6 +52,7 @@ class Record:
     files: dict[str, str] = field(default_factory=dict)
     tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     models: list[str] = field(default_factory=list)
+    datasets: list[tuple[str, str, str, dict[str, int]]] = field(default_factory=list)
 
 
 Opened = tuple[Tracker, Callable[[], Record]]
@@ -82,16 +89,23 @@ def read_memory(tracker: MemoryTracker) -> Record:
                 record.tables[event.name] = {str(key): frame[key].tolist() for key in frame}
             case ModelLogged():
                 record.models.append(event.name)
+            case DatasetLogged():
+                numbers = {f"num_{split}": number for split, number in event.num_images.items()}
+                record.datasets.append((event.name, event.source, event.context, numbers))
+                record.tags["diptych.dataset_sha256"] = event.sha256
     return record
 
 
 @contextmanager
-def in_mlflow(root: Path, uri: str | None) -> Iterator[Opened]:
+def in_mlflow(root: Path, uri: str | None, wait: Callable[[Path], None]) -> Iterator[Opened]:
     store = find_store(root, {"MLFLOW_TRACKING_URI": uri or "", "MLFLOW_EXPERIMENT_NAME": "a/b"})
-    tracker = MlflowTracker(store, "contract", {"only": root.name}, parent=None)
+    tracker = MlflowTracker(
+        store, root, "contract", {"only": root.name}, parent=None, pipeline=None
+    )
 
     def finish_and_read() -> Record:
         tracker.finish("FINISHED")
+        wait(root)
         return read_mlflow(store.uri, "a/b", root)
 
     yield tracker, finish_and_read
@@ -124,6 +138,15 @@ def read_mlflow(uri: str, experiment: str, root: Path) -> Record:
             record.tables[path.stem] = dict(zip(table["columns"], columns, strict=True))
         elif path.suffix == ".txt":
             record.files[name] = path.read_text()
+    assert run.inputs is not None
+    for one in run.inputs.dataset_inputs:
+        profile = json.loads(one.dataset.profile or "")
+        assert one.dataset.digest == run.data.tags["diptych.dataset_sha256"][:36]
+        assert profile.pop("sha256") == run.data.tags["diptych.dataset_sha256"]
+        assert profile.pop("num_rows") == sum(profile.values())
+        context = {tag.key: tag.value for tag in one.tags}["mlflow.data.context"]
+        source = json.loads(one.dataset.source)["uri"]
+        record.datasets.append((one.dataset.name, source, context, profile))
     for model in client.search_logged_models([found.experiment_id]):
         assert model.status == "READY"
         record.models.append(model.name)
@@ -136,6 +159,23 @@ def pixels(file: Any) -> list[Any]:
     return values
 
 
+def description() -> DatasetDescription:
+    def split(num_images: int) -> SplitDescription:
+        digest = f"{num_images:064x}"
+        return SplitDescription(num_images=num_images, images_sha256=digest, labels_sha256=digest)
+
+    return DatasetDescription(
+        name="stripes",
+        class_names=("a", "b"),
+        image_shape=(1, 3, 4),
+        pixel_mean=(0.5,),
+        pixel_standard_deviation=(0.25,),
+        train=split(4),
+        validation=split(2),
+        test=split(3),
+    )
+
+
 @pytest.fixture(params=["memory", "local", "server"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     if request.param == "memory":
@@ -144,7 +184,8 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     else:
         uri = request.getfixturevalue("server_uri") if request.param == "server" else None
         root = request.getfixturevalue("project")
-        with in_mlflow(root, uri) as pair:
+        request.getfixturevalue("recorder_threads")
+        with in_mlflow(root, uri, request.getfixturevalue("wait_until_recorded")) as pair:
             yield pair
 
 
@@ -173,7 +214,12 @@ def test_what_a_tracker_is_told_can_be_read_back(opened: Opened, tmp_path: Path)
     tracker.log_artifact(tmp_path / "note.txt", "folder")
     tracker.log_table(tmp_path / "images.parquet", "per_image")
     tracker.log_model(tmp_path / "cnn", "cnn")
+    tracker.log_dataset(description(), Path("data", "processed"), "training")
     tracker.set_tags({"remote": "https://me:hunter2@host/path"})
+    if not isinstance(tracker, MemoryTracker):  # what was named by path is no longer needed
+        shutil.rmtree(tmp_path / "cnn")
+        (tmp_path / "images.parquet").unlink()
+        (tmp_path / "note.txt").unlink()
     record = read()
 
     assert record.params == {
@@ -200,6 +246,9 @@ def test_what_a_tracker_is_told_can_be_read_back(opened: Opened, tmp_path: Path)
     assert record.files == {"note.txt": "hello", "folder/note.txt": "hello"}
     assert record.tables == {"per_image": table}
     assert record.models == ["cnn"]
+    numbers = {"num_train": 4, "num_validation": 2, "num_test": 3}
+    assert record.datasets == [("stripes", "data/processed", "training", numbers)]
+    assert record.tags["diptych.dataset_sha256"] == description().digest
     assert record.tags["remote"] == "https://***@host/path"
 
 
@@ -209,6 +258,44 @@ def test_all_trackers_have_the_methods_of_the_protocol() -> None:
     assert methods <= set(dir(MemoryTracker))
 
 
-def test_flatten_joins_keys_with_dots_and_leaves_lists() -> None:
-    nested = {"a": {"b": 1, "c": {"d": [1, {"x": 2}]}}, "e": None}
-    assert flatten(nested) == {"a.b": 1, "a.c.d": [1, {"x": 2}], "e": None}
+@pytest.mark.usefixtures("recorder_threads")
+def test_a_data_set_is_an_input_of_run_and_pipeline_once(
+    project: Path, wait_until_recorded: Callable[[Path], None]
+) -> None:
+    store = find_store(project, {})
+    parent = ParentRun(None, "one", "pipeline", {}, {})
+    for stage in ("train_cnn", "train_vae"):
+        tracker = MlflowTracker(store, project, stage, {}, parent, None)
+        for _ in range(2):
+            tracker.log_dataset(description(), Path("data"), "training")
+        tracker.finish("FINISHED")
+    wait_until_recorded(project)
+    import mlflow
+
+    runs = mlflow.MlflowClient(tracking_uri=store.uri).search_runs(["1"])
+    contexts = {
+        run.info.run_name: [one.tags[0].value for one in run.inputs.dataset_inputs]
+        for run in runs
+        if run.inputs is not None
+    }
+    assert contexts == {
+        "pipeline": ["pipeline"],
+        "train_cnn": ["training"],
+        "train_vae": ["training"],
+    }
+    assert {run.data.tags["diptych.dataset_sha256"] for run in runs} == {description().digest}
+
+
+def test_processes_that_are_the_first_to_name_a_data_set_do_not_disturb_each_other(
+    project: Path,
+) -> None:
+    import mlflow
+
+    event = DatasetLogged("stripes", "a" * 64, "data", {"train": 4}, [1, 3, 4], "training")
+    client = mlflow.MlflowClient(tracking_uri=find_store(project, {}).uri)
+    for number in range(5):
+        experiment = client.create_experiment(f"{number}")
+        runs = [client.create_run(experiment).info.run_id for _ in range(4)]
+        with ThreadPoolExecutor(len(runs)) as pool:
+            done = [pool.submit(log_dataset_input, client, event, run, None) for run in runs]
+        assert [one.exception() for one in done] == [None] * len(runs)

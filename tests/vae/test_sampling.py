@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from diptych.vae.model import build_vae
 from diptych.vae.sampling import (
     class_walks,
     decode_probabilities,
@@ -12,6 +13,7 @@ from diptych.vae.sampling import (
     normal_quantiles,
     principal_directions,
     prior_latents,
+    sample_prior,
 )
 
 
@@ -41,7 +43,20 @@ def test_decoding_is_image_by_image(linear_vae, cpu):
     probabilities = decode_probabilities(model, latents, cpu)
     assert probabilities.shape == (501, 1, 2, 2)
     assert not probabilities.requires_grad
-    torch.testing.assert_close(probabilities, model.decode(latents).sigmoid().detach())
+    torch.testing.assert_close(probabilities, model.decoder(latents).sigmoid().detach())
+
+
+def test_prior_samples_are_binary_only_where_pixels_see_neighbours(vae_params, cpu):
+    """And image i is the same whatever else is drawn."""
+    latents, shape = prior_latents(5, 3, seed=0), (1, 5, 6)
+    independent = build_vae(vae_params(), shape).eval()
+    expected = decode_probabilities(independent, latents, cpu)
+    assert torch.equal(sample_prior(independent, latents, shape, 0, cpu), expected)
+    near = build_vae(vae_params(neighbourhood_radius_pixels=1), shape).eval()
+    images = sample_prior(near, latents, shape, 0, cpu)
+    assert set(images.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(sample_prior(near, latents[:2], shape, 0, cpu), images[:2])
+    assert not torch.equal(sample_prior(near, latents, shape, 1, cpu), images)
 
 
 def test_quantiles_cut_the_normal_into_equal_shares():

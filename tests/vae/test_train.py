@@ -7,10 +7,11 @@ from torch import Tensor
 from diptych.errors import UserError
 from diptych.images.batches import ResidentSet
 from diptych.optimization.progress import DivergedError, EpochReport
+from diptych.optimization.resume import Checkpoints
 from diptych.vae.evaluate import binarized_once, evaluate_elbo
 from diptych.vae.model import Vae, build_vae
 from diptych.vae.params import VaeTrainingParams
-from diptych.vae.train import train_vae
+from diptych.vae.train import TrainedVae, train_vae
 
 
 @pytest.fixture
@@ -169,3 +170,37 @@ def test_a_huge_learning_rate_is_the_users_error(vae_params, cpu, faint, optimiz
     )
     with pytest.raises(UserError, match=r"^train_vae epoch \d: the loss must be finite"):
         train_vae(untrained(params), faint(12), faint(5), params, cpu, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "muon"},
+        {"optimizer": "adamw", "binarization": "static"},
+        {"neighbourhood_radius_pixels": 1},
+    ],
+)
+def test_a_training_that_was_stopped_after_any_step_ends_as_if_it_had_not_been(
+    vae_params, cpu, faint, stopped_after, changes
+):
+    """Weights, figures and reports, bit for bit."""
+    params, num_steps = vae_params(num_epochs=2, **changes), 3 + 3
+
+    def train(checkpoints: Checkpoints | None) -> tuple[TrainedVae, list[EpochReport]]:
+        reports: list[EpochReport] = []
+        data = faint(12), faint(5, seed=1)
+        model = untrained(params)
+        return train_vae(model, *data, params, cpu, reports.append, checkpoints), reports
+
+    whole, whole_reports = train(None)
+    for step in range(1, num_steps + 1):
+        checkpoints = stopped_after(step)
+        with pytest.raises(checkpoints.Interrupted):
+            train(checkpoints)
+        resumed, reports = train(checkpoints.going_on())
+        assert_same(weights(whole.model), weights(resumed.model))
+        assert resumed.figures() == whole.figures()
+        assert [report.metrics for report in reports] == [r.metrics for r in whole_reports], step
+        for report, expected in zip(reports, whole_reports, strict=True):
+            assert_same(report.images, expected.images)
+    train(stopped_after(num_steps + 1))

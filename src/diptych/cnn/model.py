@@ -8,21 +8,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diptych.cnn.params import CnnTrainingParams
+from diptych.cnn.views import View, prediction_views
 from diptych.errors import UserError
 
 
 class Cnn(nn.Module):
-    """Standardises images, extracts features, classifies, and divides by a fitted temperature.
+    """Standardises images, classifies them, and divides by a fitted temperature.
 
     Args:
-        features: From standardised images to vectors.
-        head: From vectors to logits.
+        members: Networks from standardised images to logits, each [features, head]; their logits
+            are averaged.
         pixel_mean: One per channel, on a scale from 0 to 1.
         pixel_standard_deviation: One per channel, on the same scale.
-        view_shift_pixels: Predictions also see the image shifted by so many pixels; 0 for not.
+        views: What predictions average over, beside the image itself.
     """
-
-    edge_parameters = ("head.weight",)
 
     pixel_mean: Tensor
     pixel_standard_deviation: Tensor
@@ -30,16 +29,15 @@ class Cnn(nn.Module):
 
     def __init__(
         self,
-        features: nn.Module,
-        head: nn.Module,
+        members: Sequence[nn.Sequential],
         pixel_mean: Sequence[float],
         pixel_standard_deviation: Sequence[float],
-        view_shift_pixels: int,
+        views: Sequence[View] = (),
     ) -> None:
         super().__init__()
-        self.view_shift_pixels = view_shift_pixels
-        self.features = features
-        self.head = head
+        self.members = nn.ModuleList(members)
+        self.views = tuple(views)
+        self.edge_parameters = tuple(f"members.{i}.1.weight" for i in range(len(members)))
         mean = torch.tensor(pixel_mean, dtype=torch.float32)
         deviation = torch.tensor(pixel_standard_deviation, dtype=torch.float32)
         self.register_buffer("pixel_mean", mean.view(1, -1, 1, 1))
@@ -50,30 +48,23 @@ class Cnn(nn.Module):
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch classes"]:
-        """Return logits of single views, for images from 0 to 1: what training sees."""
+    ) -> Float[Tensor, "members batch classes"]:
+        """Return each member's logits, for images from 0 to 1: what training sees."""
         standardized = (images - self.pixel_mean) / self.pixel_standard_deviation
-        logits: Tensor = self.head(self.features(standardized))
-        return logits.float()
+        return torch.stack([member(standardized) for member in self.members]).float()
+
+    def single_view_logits(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Return logits averaged over members, of the images as they are."""
+        return self(images).mean(dim=0)
 
     def predict_logits(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch classes"]:
-        """Return logits, not yet divided by the temperature, averaged over an image's views.
-
-        The views are the image and its shifts in the four directions, black coming in.
-        """
-        shift = self.view_shift_pixels
-        if shift == 0:
-            return self(images)
-        height, width = images.shape[-2:]
-        padded = functional.pad(images, (shift, shift, shift, shift))
-        corners = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))  # of the views, in shifts
-        views = [
-            self(padded[..., y * shift : y * shift + height, x * shift : x * shift + width])
-            for y, x in corners
-        ]
-        return torch.stack(views).mean(dim=0)
+        """Return logits, not yet divided by the temperature, averaged over members and views."""
+        seen = [images, *(view.of(images) for view in self.views)]
+        return torch.stack([self.single_view_logits(view) for view in seen]).mean(dim=0)
 
     def log_probabilities(
         self, images: Float[Tensor, "batch channels height width"]
@@ -101,11 +92,24 @@ def build_cnn(
     Raises:
         UserError: when images are too small for the architecture.
     """
+    members = [_build_member(params, image_shape, num_classes) for _ in range(params.num_members)]
+    return Cnn(members, pixel_mean, pixel_standard_deviation, tuple(prediction_views(params)))
+
+
+def _build_member(
+    params: CnnTrainingParams, image_shape: tuple[int, int, int], num_classes: int
+) -> nn.Sequential:
     if params.architecture == "article":
-        features, head = _article_layers(image_shape, num_classes)
-    else:
-        features, head = _compact_layers(params, image_shape, num_classes)
-    return Cnn(features, head, pixel_mean, pixel_standard_deviation, params.view_shift_pixels)
+        return nn.Sequential(*_article_layers(image_shape, num_classes))
+    if min(image_shape[1:]) < 4:
+        raise UserError(
+            f"train_cnn.architecture: {params.architecture!r} takes images of at least 4 x 4 "
+            f"(got {image_shape[1]} x {image_shape[2]})"
+        )
+    layers = _deep_layers if params.architecture == "deep" else _compact_layers
+    features, num_features = layers(params, image_shape[0])
+    head = nn.Linear(num_features, num_classes)
+    return nn.Sequential(nn.Sequential(*features, GlobalMaxPool()), head)
 
 
 def _article_layers(
@@ -137,29 +141,47 @@ def _article_side(side: int) -> int:
     return ((side - 2) // 2 - 2) // 2 - 2  # unpadded convolutions take 2, poolings halve
 
 
-def _compact_layers(
-    params: CnnTrainingParams, image_shape: tuple[int, int, int], num_classes: int
-) -> tuple[nn.Module, nn.Module]:
-    channels, height, width = image_shape
-    if min(height, width) < 4:
-        raise UserError(
-            "train_cnn.architecture: 'compact' takes images of at least 4 x 4 "
-            f"(got {height} x {width})"
-        )
+def _compact_layers(params: CnnTrainingParams, num_channels: int) -> tuple[list[nn.Module], int]:
     narrow, wide = params.width, 2 * params.width
-    layers = [*_convolution(channels, narrow, 5, stride=2), nn.MaxPool2d(2)]
-    for block in range(params.num_blocks):
-        layers += _convolution(narrow if block == 0 else wide, wide, 3)
-    return nn.Sequential(*layers, GlobalMaxPool()), nn.Linear(wide, num_classes)
+    first = max(1, narrow // 2)
+    layers = [
+        *_convolution(num_channels, first, 5, stride=2),
+        *_convolution(first, narrow, 3, pooled=True),
+        *_convolutions(narrow, wide, params.num_blocks),
+    ]
+    return layers, wide
+
+
+def _deep_layers(params: CnnTrainingParams, num_channels: int) -> tuple[list[nn.Module], int]:
+    narrow, wide, widest = params.width, 2 * params.width, 4 * params.width
+    layers = [
+        *_convolutions(num_channels, narrow, params.num_blocks, pooled=True),
+        *_convolutions(narrow, wide, params.num_blocks, pooled=True),
+        *_convolutions(wide, widest, params.num_blocks),
+    ]
+    return layers, widest
+
+
+def _convolutions(
+    num_in: int, num_out: int, num_blocks: int, *, pooled: bool = False
+) -> list[nn.Module]:
+    layers = []
+    for block in range(num_blocks):
+        is_last = block == num_blocks - 1
+        layers += _convolution(num_in, num_out, 3, pooled=pooled and is_last)
+        num_in = num_out
+    return layers
 
 
 def _convolution(
-    num_in: int, num_out: int, kernel_size: int, stride: int = 1
-) -> tuple[nn.Module, nn.Module, nn.Module]:
+    num_in: int, num_out: int, kernel_size: int, stride: int = 1, *, pooled: bool = False
+) -> list[nn.Module]:
     convolution = nn.Conv2d(
         num_in, num_out, kernel_size, stride, padding=kernel_size // 2, bias=False
     )
-    return convolution, nn.BatchNorm2d(num_out), nn.ReLU(inplace=True)
+    # Pooled first: normalisation and activation then work on a quarter of the values.
+    pool = [nn.MaxPool2d(2)] if pooled else []
+    return [convolution, *pool, nn.BatchNorm2d(num_out), nn.ReLU(inplace=True)]
 
 
 class GlobalMaxPool(nn.Module):

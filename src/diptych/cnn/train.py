@@ -1,6 +1,7 @@
 """Train the classifier."""
 
-import copy
+import itertools
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,19 +10,21 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from diptych.cnn.augmentation import augment
 from diptych.cnn.metrics import ClassifierMetrics, classifier_metrics, fit_temperature
 from diptych.cnn.model import Cnn
 from diptych.cnn.params import CnnTrainingParams
+from diptych.cnn.selection import num_images_seen, select_images
+from diptych.cnn.views import augment
 from diptych.images.batches import (
     ResidentSet,
-    epoch_batches,
+    equal_steps,
     num_steps_per_epoch,
     to_unit_interval,
 )
 from diptych.optimization.compute import Compute
 from diptych.optimization.optimizers import ScheduledOptimizer
 from diptych.optimization.progress import EpochReport, OnEpoch, require_finite
+from diptych.optimization.resume import Checkpoints, TensorState, TrainingState
 from diptych.optimization.seeding import generator
 
 _EVALUATION_BATCH_SIZE = 1000
@@ -33,7 +36,7 @@ class TrainedCnn:
 
     Attributes:
         model: With the weights of the best epoch, calibrated, in evaluation mode.
-        best_epoch: 1-based; the one of highest validation accuracy, then lowest validation NLL.
+        best_epoch: 1-based; of lowest validation NLL, calibrated, on single views.
         uncalibrated: Validation figures at temperature 1.
         calibrated: Validation figures at the fitted temperature.
     """
@@ -63,6 +66,7 @@ def train_cnn(
     params: CnnTrainingParams,
     compute: Compute,
     on_epoch: OnEpoch,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainedCnn:
     """Train a classifier; keep the epoch that is best on validation; fit its temperature there.
 
@@ -72,83 +76,124 @@ def train_cnn(
         validation: On the device.
         params: How.
         compute: Where.
-        on_epoch: Called after every epoch.
+        on_epoch: Called after every epoch; of a training that goes on, with the earlier epochs too.
+        checkpoints: Where its state is kept and found again; None: nowhere.
 
     Raises:
         DivergedError: when the loss is not finite.
     """
     model.to(device=compute.device, memory_format=compute.memory_format)  # type: ignore[call-overload]
-    num_steps = params.num_epochs * num_steps_per_epoch(len(train), params.batch_size)
-    optimizer = ScheduledOptimizer(model, params, num_steps)
-    best_key, best_epoch, best_state = (-1.0, 0.0), 0, copy.deepcopy(model.state_dict())
+    optimizer = ScheduledOptimizer(model, params, _num_steps(len(train), params))
+    losses = torch.full((len(train),), math.inf, device=compute.device)  # not seen yet: hardest
+    state = TrainingState(
+        model, optimizer, on_epoch, compute.device, checkpoints, losses=TensorState(losses)
+    )
+    state.restore()
 
-    for epoch in range(1, params.num_epochs + 1):
-        train_loss = _train_epoch(model, optimizer, train, params, compute, epoch)
-        figures = classifier_metrics(
-            predict_logits(model, validation, compute).log_softmax(dim=1), validation.labels
-        )
+    for epoch in range(len(state.history.reports) + 1, params.num_epochs + 1):
+        train_loss = _train_epoch(model, optimizer, train, losses, params, compute, epoch, state)
+        logits = predict_logits(model, validation, compute, single_view=True)
+        figures = classifier_metrics(logits.log_softmax(dim=1), validation.labels)
         require_finite(figures.nll_nats, f"train_cnn epoch {epoch}, validation")
 
-        key = (figures.accuracy, -figures.nll_nats)
-        if key > best_key:
-            best_key, best_epoch, best_state = key, epoch, copy.deepcopy(model.state_dict())
+        # Calibrated, as it will be used. The accuracy of so few errors is mostly chance.
+        temperature = fit_temperature(logits, validation.labels)
+        nll = functional.cross_entropy(logits / temperature, validation.labels).item()
+        state.best.offer(nll, epoch)
 
         metrics = {
             "train_loss_nats": train_loss,
             "validation_nll_nats": figures.nll_nats,
+            "validation_calibrated_nll_nats": nll,
             "validation_accuracy": figures.accuracy,
             "learning_rate": optimizer.learning_rate,
         }
-        on_epoch(EpochReport(epoch, params.num_epochs, metrics))
+        state.history.add(EpochReport(epoch, params.num_epochs, metrics))
 
-    model.load_state_dict(best_state)
-    return _calibrate(model.eval(), best_epoch, validation, compute)
+    state.best.put_back()
+    return _calibrate(model.eval(), state.best.epoch, validation, compute)
+
+
+def _num_steps(num_images: int, params: CnnTrainingParams) -> int:
+    num_epochs = params.num_epochs
+    return sum(
+        num_steps_per_epoch(
+            num_images_seen(num_images, epoch, num_epochs, params.pruned_fraction),
+            params.batch_size,
+        )
+        for epoch in range(1, num_epochs + 1)
+    )
 
 
 def _train_epoch(
     model: Cnn,
     optimizer: ScheduledOptimizer,
     train: ResidentSet,
+    losses: Float[Tensor, " num"],
     params: CnnTrainingParams,
     compute: Compute,
     epoch: int,
+    state: TrainingState,
 ) -> float:
+    """Train for one epoch and return its mean loss; `losses` keeps each image's last."""
     model.train()
+    progress, where = state.progress, f"train_cnn epoch {epoch}"
     order = generator(params.seed, "order", epoch)
     noise = generator(params.seed, "augmentation", epoch, device=compute.device)
-    total, num_steps = torch.zeros((), device=compute.device), 0
-    for positions in epoch_batches(len(train), params.batch_size, order, compute.device):
-        images = augment(to_unit_interval(train.images[positions]), params, noise)
+    num = num_images_seen(len(train), epoch, params.num_epochs, params.pruned_fraction)
+    progress.start(select_images(losses, num, order), noise)
+    steps = zip(*(equal_steps(part, params.batch_size) for part in progress.order), strict=True)
+    for positions, weights in itertools.islice(steps, progress.num_steps, None):
+        pixels = to_unit_interval(train.images[positions])
+        images = augment(pixels, params, progress.noise)
         images = images.contiguous(memory_format=compute.memory_format)
         with compute.autocast():
             logits = model(images)
-        loss = _loss(logits, train.labels[positions], params.label_smoothing)
+        image_losses = _losses(logits, train.labels[positions], params.label_smoothing)
+        losses[positions] = image_losses.detach()
+        loss = (image_losses * weights).mean()
         if compute.device.type == "cpu":  # elsewhere reading it would stall every step
-            require_finite(loss.detach(), f"train_cnn epoch {epoch}")
+            require_finite(loss.detach(), where)
         optimizer.step(loss)
-        total += loss.detach()
-        num_steps += 1
-    require_finite(total, f"train_cnn epoch {epoch}")
-    return total.item() / num_steps
+        progress.add(loss.detach())
+        state.save_if_due(where)
+    mean_loss = progress.finish()
+    require_finite(mean_loss, where)
+    return mean_loss.item()
 
 
-def _loss(
-    logits: Float[Tensor, "batch classes"], labels: Int64[Tensor, " batch"], smoothing: float
-) -> Float[Tensor, ""]:
-    return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+def _losses(
+    logits: Float[Tensor, "members batch classes"],
+    labels: Int64[Tensor, " batch"],
+    smoothing: float,
+) -> Float[Tensor, " batch"]:
+    """Return each image's cross-entropy, averaged over members: each learns as if alone."""
+    members = [
+        functional.cross_entropy(member, labels, label_smoothing=smoothing, reduction="none")
+        for member in logits
+    ]
+    return torch.stack(members).mean(dim=0)
 
 
 @torch.no_grad()
 def predict_logits(
-    model: Cnn, images: ResidentSet, compute: Compute
+    model: Cnn, images: ResidentSet, compute: Compute, *, single_view: bool = False
 ) -> Float[Tensor, "num classes"]:
-    """Return uncalibrated logits of a whole set, every image once, with the model in eval mode."""
+    """Return uncalibrated logits of a whole set, every image once, with the model in eval mode.
+
+    Args:
+        model: On the device.
+        images: On the device.
+        compute: Where.
+        single_view: Leave out all views but the image itself.
+    """
     model.eval()
+    predict = model.single_view_logits if single_view else model.predict_logits
     logits = []
     for batch in images.images.split(_EVALUATION_BATCH_SIZE):
         pixels = to_unit_interval(batch).contiguous(memory_format=compute.memory_format)
         with compute.autocast():
-            logits.append(model.predict_logits(pixels))
+            logits.append(predict(pixels))
     return torch.cat(logits)
 
 

@@ -20,7 +20,6 @@ from diptych.vae.evaluate import (
     evaluate_log_likelihood,
     posterior_means,
 )
-from diptych.vae.likelihood import bernoulli_log_likelihood
 from diptych.vae.model import Vae
 
 
@@ -109,9 +108,11 @@ def reconstruct(
 ) -> Reconstructions:
     """Decode the mean of q(z|x) of binary images."""
     with compute.autocast():
-        logits = model.decode(model.encode(images).mean).float()
+        means = model.encode(images).mean
+        reconstructions = model.probabilities(means)
+        distortions = -model.log_likelihood(means[None], images)[0]
     return Reconstructions(
         inputs=to_pixels(images),
-        reconstructions=to_pixels(logits.sigmoid()),
-        distortions_nats=-bernoulli_log_likelihood(logits, images).cpu().numpy(),
+        reconstructions=to_pixels(reconstructions),
+        distortions_nats=distortions.cpu().numpy(),
     )

@@ -23,6 +23,7 @@ from diptych.vae.sampling import (
     manifold_latents,
     nearest_distances,
     prior_latents,
+    sample_prior,
 )
 
 _BATCH_SIZE = 250
@@ -33,7 +34,7 @@ class GeneratedImages:
     """Decoded images, as p(pixel = 1), on the CPU.
 
     Attributes:
-        prior: From draws of the prior.
+        prior: From draws of the prior; zeros and ones where pixels see their neighbours.
         manifold: Over two axes of the latent space.
         starts: Test images where the interpolations begin.
         interpolations: On the line between two test images' latent means.
@@ -86,7 +87,7 @@ def generate(
     walks = class_walks(means, train.labels.cpu(), num_classes, params.num_per_class)
     latents = prior_latents(params.num_samples, model.num_latents, params.seed)
     return GeneratedImages(
-        prior=decode_probabilities(model, latents, compute),
+        prior=sample_prior(model, latents, _shape_of(train), params.seed, compute),
         manifold=decode(manifold_latents(means, params.manifold_side)),
         starts=ends[:num_pairs].cpu().numpy(),
         interpolations=decode(lines),
@@ -94,6 +95,11 @@ def generate(
         class_walks=decode(walks),
         num_latents=model.num_latents,
     )
+
+
+def _shape_of(images: ResidentSet) -> tuple[int, int, int]:
+    _, channels, height, width = images.images.shape
+    return channels, height, width
 
 
 @torch.no_grad()

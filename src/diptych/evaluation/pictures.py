@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from diptych.evaluation.autoencoder import AutoencoderEvaluation
 from diptych.evaluation.classifier import ClassifierEvaluation
 from diptych.evaluation.generation import GeneratedImages
+from diptych.evaluation.pair import PairEvaluation
 from diptych.images.arrays import ImageSet
 from diptych.images.batches import to_pixels
 from diptych.reports.calibration import reliability_figure
@@ -15,6 +16,7 @@ from diptych.reports.confusion import confusion_matrix_figure
 from diptych.reports.grids import arrange_images
 from diptych.reports.latents import latents_figure
 from diptych.reports.mistakes import mistakes_figure
+from diptych.reports.novelty import novelty_figure
 from diptych.reports.reconstructions import reconstructions_figure
 from diptych.reports.samples import (
     class_samples_figure,
@@ -32,9 +34,10 @@ def save_evaluation_pictures(
     class_names: tuple[str, ...],
     classifier: ClassifierEvaluation,
     autoencoder: AutoencoderEvaluation,
+    pair: PairEvaluation,
     num_mistakes: int,
 ) -> None:
-    """Write five PNGs into a folder.
+    """Write six PNGs into a folder.
 
     Args:
         folder: Where.
@@ -42,6 +45,7 @@ def save_evaluation_pictures(
         class_names: One per class.
         classifier: Its evaluation.
         autoencoder: Its evaluation.
+        pair: Their evaluation together.
         num_mistakes: At most this many are shown.
     """
     predictions = classifier.per_image["prediction"].to_numpy()
@@ -58,6 +62,7 @@ def save_evaluation_pictures(
             shown.inputs, shown.reconstructions, shown.distortions_nats
         ),
         "latent_means": latents_figure(autoencoder.latent_means, test.labels, class_names),
+        "novelty": novelty_figure(pair.usual_nats, pair.novel_nats, pair.accepted_range_nats),
     }
     for name, figure in figures.items():
         save_figure(folder / f"{name}.png", figure)

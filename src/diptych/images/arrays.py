@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
@@ -21,6 +21,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 IMAGES_FILE = "images.npy"
 LABELS_FILE = "labels.npy"
 DESCRIPTION_FILE = "dataset.json"
+NOVEL_FOLDER = "novel"
+NOVEL_FILE = "novel.json"
 
 _MAX_PIXEL = 255
 
@@ -52,12 +54,20 @@ class _Description(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
+D = TypeVar("D", bound=_Description)
+
+
 class SplitDescription(_Description):
     """One split on disk."""
 
     num_images: Annotated[int, Field(ge=1)]
     images_sha256: Sha256
     labels_sha256: Sha256
+
+    @property
+    def digest(self) -> str:
+        """The sha256, in hexadecimal, of both digests: it changes with any pixel or label."""
+        return hashlib.sha256(f"{self.images_sha256}{self.labels_sha256}".encode()).hexdigest()
 
 
 class DatasetDescription(_Description):
@@ -92,6 +102,19 @@ class DatasetDescription(_Description):
         splits = [self.split(name) for name in SPLITS]
         digests = [digest for one in splits for digest in (one.images_sha256, one.labels_sha256)]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+class NovelDescription(_Description):
+    """One set of images that a model should find novel."""
+
+    num_images: Annotated[int, Field(ge=1)]
+    images_sha256: Sha256
+
+
+class _NovelDescriptions(_Description):
+    """What novel.json says about the folders beside it, by name; there may be none."""
+
+    sets: dict[Annotated[str, Field(pattern=r"^[a-z_]+$")], NovelDescription]
 
 
 def save_dataset(
@@ -133,15 +156,7 @@ def load_description(folder: Path) -> DatasetDescription:
     Raises:
         DataError: when it is missing, unreadable or not such a description.
     """
-    path = folder / DESCRIPTION_FILE
-    try:
-        return DatasetDescription.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: must describe a data set ({key}: {first['msg']})") from None
+    return _read_description(folder / DESCRIPTION_FILE, DatasetDescription, "a data set")
 
 
 def load_image_set(folder: Path, split: Split, description: DatasetDescription) -> ImageSet:
@@ -171,6 +186,52 @@ def load_image_set(folder: Path, split: Split, description: DatasetDescription) 
     return ImageSet(images, labels)
 
 
+def save_novel(
+    folder: Path, sets: Mapping[str, UInt8[np.ndarray, "_ channels height width"]]
+) -> None:
+    """Write images that a model should find novel; equal arguments give equal bytes.
+
+    They stand apart from the data set's own description, on which trainings depend.
+
+    Args:
+        folder: The one that `save_dataset` filled.
+        sets: Images of the data set's shape, by the name of where they are from; may be empty.
+    """
+    described = {
+        name: NovelDescription(
+            num_images=len(images),
+            images_sha256=_save_array(folder / NOVEL_FOLDER / name / IMAGES_FILE, images),
+        )
+        for name, images in sets.items()
+    }
+    description = _NovelDescriptions(sets=described)
+    write_json(folder / NOVEL_FOLDER / NOVEL_FILE, description.model_dump(mode="json"))
+
+
+def load_novel(
+    folder: Path, description: DatasetDescription
+) -> dict[str, UInt8[np.ndarray, "_ channels height width"]]:
+    """Map all sets that `save_novel` wrote into memory, verified as `load_image_set` does.
+
+    Args:
+        folder: The one that `save_dataset` filled.
+        description: What its dataset.json says.
+
+    Raises:
+        DataError: when a file is missing, is not the described one, or holds no images of the
+            data set's shape.
+    """
+    path = folder / NOVEL_FOLDER / NOVEL_FILE
+    described = _read_description(path, _NovelDescriptions, "sets of novel images").sets
+    sets = {}
+    for name, one in described.items():
+        images_path = folder / NOVEL_FOLDER / name / IMAGES_FILE
+        sets[name] = _load_array(images_path, one.images_sha256)
+        form = (one.num_images, *description.image_shape)
+        _require(sets[name], np.dtype(np.uint8), form, images_path)
+    return sets
+
+
 def pixel_statistics(
     images: UInt8[np.ndarray, "num channels height width"],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -185,6 +246,17 @@ def pixel_statistics(
     means = tuple(total / (num * _MAX_PIXEL) for total, _ in moments)
     variances = ((num * squares - total**2) / (num * _MAX_PIXEL) ** 2 for total, squares in moments)
     return means, tuple(map(math.sqrt, variances))
+
+
+def _read_description(path: Path, description_type: type[D], what: str) -> D:
+    try:
+        return description_type.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: must describe {what} ({key}: {first['msg']})") from None
 
 
 def _save_split(folder: Path, image_set: ImageSet) -> SplitDescription:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from diptych.images.arrays import ImageSet
@@ -53,21 +53,18 @@ def num_steps_per_epoch(num_images: int, batch_size: int) -> int:
     return max(1, round(num_images / batch_size))
 
 
-def epoch_batches(
-    num_images: int, batch_size: int, generator: torch.Generator, device: torch.device
-) -> Iterator[Int64[Tensor, " batch"]]:
-    """Yield the positions of each step's images, in random order.
+def equal_steps(
+    positions: Shaped[Tensor, "num ..."], batch_size: int
+) -> Iterator[Shaped[Tensor, "batch ..."]]:
+    """Yield what each step of an epoch takes, in order.
 
-    All steps have the same size, which captured graphs and stable statistics need; the fewer than
-    `num_steps_per_epoch` images left over differ from epoch to epoch.
+    All steps have the same size, which stable statistics need. Fewer than `num_steps_per_epoch`
+    are left over at the end.
 
     Args:
-        num_images: Of the set.
-        batch_size: Images wanted per step.
-        generator: On the CPU, so that the order is the same on every device.
-        device: Where the positions are needed.
+        positions: What the epoch goes through, in its order.
+        batch_size: Wanted per step; the size is about that.
     """
-    num_steps = num_steps_per_epoch(num_images, batch_size)
-    size = num_images // num_steps
-    order = torch.randperm(num_images, generator=generator).to(device)
-    yield from order[: num_steps * size].split(size)
+    num_steps = num_steps_per_epoch(len(positions), batch_size)
+    size = len(positions) // num_steps
+    yield from positions[: num_steps * size].split(size)

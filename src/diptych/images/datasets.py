@@ -6,6 +6,9 @@ from types import MappingProxyType
 from typing import Literal
 
 DatasetName = Literal["mnist", "fashion_mnist", "kmnist"]
+NovelName = Literal["none", "mnist", "fashion_mnist", "kmnist"]
+Part = Literal["train", "test"]
+"""The official training or test file, images and labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,16 @@ class Dataset:
     test_images: DatasetFile
     test_labels: DatasetFile
 
+    def part(self, name: Part) -> tuple[DatasetFile, DatasetFile]:
+        """Return a part's images and labels."""
+        if name == "train":
+            return self.train_images, self.train_labels
+        return self.test_images, self.test_labels
+
     @property
     def files(self) -> tuple[DatasetFile, ...]:
         """All four files."""
-        return self.train_images, self.train_labels, self.test_images, self.test_labels
+        return *self.part("train"), *self.part("test")
 
 
 @dataclass(frozen=True, slots=True)

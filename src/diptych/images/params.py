@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from diptych.images.datasets import DatasetName
+from diptych.images.datasets import DatasetName, NovelName
 from diptych.images.sources import parse_source
 from diptych.images.transport import Transport
 from diptych.params import Params
@@ -40,6 +40,15 @@ class DatasetParams(Params):
 
     A folder is an absolute path: an experiment may run in a copy of the project elsewhere.
     """
+
+    novel: NovelName
+    """Another data set, whose test images the models should find novel; `none` for none."""
+
+    @model_validator(mode="after")
+    def _novel_is_another(self) -> "DatasetParams":
+        if self.novel == self.name:
+            raise ValueError(f"novel must be another data set than name = {self.name}")
+        return self
 
 
 class PreprocessParams(Params):

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from diptych.images.integrity import DataError
 
 _CHUNK_BYTES = 1 << 16
@@ -115,6 +113,8 @@ class Transport:
         longest_seconds = (num_expected or max_bytes) / self.min_bytes_per_second
         deadline = time.monotonic() + self.timeout_seconds + longest_seconds
         body = bytearray()
+        from tqdm import tqdm  # a measuring machine may have none
+
         with tqdm(
             total=num_expected, unit="B", unit_scale=True, leave=False, disable=None
         ) as progress:

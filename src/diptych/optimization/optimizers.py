@@ -1,6 +1,6 @@
 """Optimisers, and the one object that steps them along a schedule."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -71,18 +71,24 @@ def orthogonalize(
 ) -> Float[Tensor, "rows columns"]:
     """Return nearly the orthogonal factor U V' of matrix = U S V'.
 
-    A quintic Newton-Schulz iteration in bfloat16 brings all singular values near 1 (into
-    [0.68, 1.13] from any that is not tiny), which is as good as exact here.
+    A quintic Newton-Schulz iteration brings all singular values near 1 (into [0.68, 1.13] from any
+    that is not tiny), which is as good as exact here. Every iterate is a polynomial of the Gram
+    matrix X X' times X, so all of it happens on matrices of the shorter side.
 
     Source: Jordan et al. (2024), coefficients included.
     """
     a, b, c = _NEWTON_SCHULZ_COEFFICIENTS
     wide = matrix.shape[0] <= matrix.shape[1]
-    x = (matrix if wide else matrix.T).bfloat16()
+    x = (matrix if wide else matrix.T).float()
     x = x / (x.norm() + 1e-7)  # the largest singular value is at most 1
+    gram = x @ x.T
+    product = torch.eye(len(x), device=x.device)
     for _ in range(num_iterations):
-        gram = x @ x.T
-        x = a * x + torch.addmm(gram, gram, gram, beta=b, alpha=c) @ x
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    x = product @ x
     return (x if wide else x.T).to(matrix.dtype)
 
 
@@ -116,6 +122,31 @@ class ScheduledOptimizer:
             optimizer.step()
         self.num_steps_done += 1
         self.learning_rate = self._params.learning_rate * factor
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the steps done and, by optimiser and parameter, what each keeps of the past."""
+        return {
+            "num_steps_done": self.num_steps_done,
+            "learning_rate": self.learning_rate,
+            "optimizers": {
+                str(index): {
+                    str(number): dict(optimizer.state[parameter])
+                    for number, parameter in enumerate(_parameters(optimizer))
+                }
+                for index, optimizer in enumerate(self._optimizers)
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take them back, in the layout that the parameters have."""
+        self.num_steps_done = state["num_steps_done"]
+        self.learning_rate = state["learning_rate"]
+        for index, optimizer in enumerate(self._optimizers):
+            kept = state["optimizers"][str(index)]
+            for number, parameter in enumerate(_parameters(optimizer)):
+                optimizer.state[parameter] = {
+                    name: _like(parameter, tensor) for name, tensor in kept[str(number)].items()
+                }
 
     def _factor(self) -> float:
         # The middle of the step: neither the first nor the last step is wasted on a rate of 0.
@@ -151,3 +182,14 @@ def _with_peak(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     for group in optimizer.param_groups:
         group["peak_lr"] = group["lr"]
     return optimizer
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Copy what an optimiser keeps; a scalar, AdamW's count of steps, has no layout."""
+    if tensor.ndim == 0:
+        return tensor.to(parameter.device, copy=True)
+    return torch.empty_like(parameter).copy_(tensor)

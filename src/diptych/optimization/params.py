@@ -7,8 +7,8 @@ from pydantic import Field
 from diptych.optimization.schedules import Schedule
 from diptych.params import Params
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, le=1e38)]  # what float32 holds
+NonNegative = Annotated[float, Field(ge=0, le=1_000_000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Width = Annotated[int, Field(ge=1, le=10_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -43,3 +43,10 @@ class OptimizationParams(Params):
 
     seed: Seed
     """Of initial weights, order of images, augmentation and noise."""
+
+
+class CheckpointParams(Params):
+    """Section `checkpoints` of params.yaml. It decides no output, so no stage depends on it."""
+
+    interval_seconds: Annotated[float, Field(gt=0)]
+    """Time between two states of a training on disk: what a kill can cost at most."""

@@ -1,13 +1,19 @@
 """Many images as one picture, and a picture as PNG."""
 
 import io
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from diptych.files import write_atomically
 from diptych.reports.checks import ReportError
 
 WHITE = 255
+
+GRIDS_FOLDER = "grids"
+"""In a folder of pictures, the plain ones by which runs are compared."""
 
 
 def arrange_images(
@@ -71,3 +77,15 @@ def picture_png(picture: UInt8[np.ndarray, "height width channel"]) -> bytes:
     content = io.BytesIO()
     Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture).save(content, "PNG")
     return content.getvalue()
+
+
+def save_grids(
+    folder: Path, grids: Mapping[str, UInt8[np.ndarray, "row column channel height width"]]
+) -> None:
+    """Write each grid, its images side by side and nothing else, as `<name>.png` into a folder.
+
+    Raises:
+        ReportError: as `tile_images`.
+    """
+    for name, images in grids.items():
+        write_atomically(folder / f"{name}.png", picture_png(tile_images(images)))

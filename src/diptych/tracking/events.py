@@ -1,8 +1,11 @@
-"""What a run tells the tracker, as plain data: it can be queued, written down and replayed."""
+"""What a run tells the tracker, as plain data: it can be written down and replayed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+INCOMPLETE_TAG = "diptych.incomplete"
+"""Tag of a run that has told something that is not recorded; says why."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 """How a run ended; MLflow's words."""
@@ -70,12 +73,13 @@ class TagsSet:
 
 @dataclass(frozen=True, slots=True)
 class ImageLogged:
-    """A picture, as the bytes of a PNG file."""
+    """A picture, as the bytes of a PNG file; a headline one is for this run's parent too."""
 
     key: str
     png: bytes
     step: int
     time_ms: int
+    is_headline: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,40 @@ class ModelLogged:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetLogged:
+    """A data set that this run reads, for it and its parent.
+
+    Attributes:
+        name: The data set's.
+        sha256: Identifies its images, labels and splits.
+        source: The folder, as the stage was given it.
+        num_images: Of each split.
+        image_shape: Channels, height and width.
+        context: What the run does with it.
+    """
+
+    name: str
+    sha256: str
+    source: str
+    num_images: Mapping[str, int]
+    image_shape: Sequence[int]
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunReused:
+    """Another run made what this one stands for: it shows the same params, figures and models.
+
+    Attributes:
+        run_id: The other run, of the same store.
+        is_headline: Whether its figures are the parent's too.
+    """
+
+    run_id: str
+    is_headline: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """The stage ended. The last event of a run."""
 
@@ -129,5 +167,10 @@ Event = (
     | ArtifactLogged
     | TableLogged
     | ModelLogged
+    | DatasetLogged
+    | RunReused
     | RunEnded
 )
+
+EVENT_TYPES: tuple[type[Event], ...] = get_args(Event)
+"""Every type of event."""

@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from diptych.optimization.progress import EpochReport
+from diptych.params import dotted
 from diptych.reports.grids import tile_images
-from diptych.tracking.tracker import Tracker, flatten
+from diptych.tracking.tracker import Tracker
 
 
 def log_epoch(tracker: Tracker, report: EpochReport) -> None:
@@ -53,6 +54,6 @@ def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of nested figures under dotted keys; lists and text are left out."""
     return {
         key: float(value)
-        for key, value in flatten(figures).items()
+        for key, value in dotted(figures).items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }

@@ -12,11 +12,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from diptych.errors import UserError
 from diptych.files import sha256_of
 from diptych.machine import cpu_model, num_cores
-from diptych.params import ParamsError, read_yaml
+from diptych.params import ParamsError, check_section, read_yaml
 
 _CODE = ("*.py", "dvc.yaml", "pyproject.toml", "requirements.lock")
+_DIFF = (
+    *("diff", "HEAD", "--binary", "--full-index", "--no-renames", "--no-color"),
+    *("--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/"),
+)
+_UNTRACKED = ("ls-files", "-z", "--others", "--exclude-standard")
 _PACKAGES = ("diptych", "dvc", "mlflow", "numpy", "torch")
 
 # As DVC writes dvc.lock. A YAML parser takes longer over that file than all the rest of a start.
@@ -25,7 +31,7 @@ _LOCKED_OUT = re.compile(r"    - path: (.+)\n(?:      .*\n)*?      md5: (\S+)\n"
 
 
 def source_tags(workspace: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags of stage and parent alike: git commit, DVC experiment, user.
+    """Return the tags of stage and parent alike: the code, the DVC experiment, the user.
 
     Args:
         workspace: The folder whose code runs.
@@ -34,14 +40,56 @@ def source_tags(workspace: Path, environment: Mapping[str, str]) -> dict[str, st
     named = {
         "dvc.experiment": environment.get("DVC_EXP_NAME"),
         "dvc.baseline": environment.get("DVC_EXP_BASELINE_REV"),
-        "mlflow.source.git.commit": _git(workspace, "rev-parse", "HEAD"),
         "mlflow.user": environment.get("USER"),
         "mlflow.source.type": "LOCAL",
     }
+    return {key: value for key, value in named.items() if value} | code_tags(workspace)
+
+
+def code_tags(workspace: Path) -> dict[str, str]:
+    """Return git's commit, whether the code differs from it, and if so a sha256 of how.
+
+    Args:
+        workspace: The folder whose code runs; without git it has no such tags.
+    """
     # Code alone: DVC rewrites dvc.lock and the metrics while the pipeline runs.
-    changes = _git(workspace, "status", "--porcelain", "--", *_CODE)
-    dirty = {} if changes is None else {"diptych.git_dirty": str(bool(changes)).lower()}
-    return {key: value for key, value in named.items() if value} | dirty
+    status = _git(
+        *(workspace, "--no-optional-locks", "status", "--porcelain=v2", "--branch", "-z"),
+        *("--untracked-files=all", "--no-renames", "--", *_CODE),
+    )
+    if status is None:
+        return {}
+    lines = status.decode(errors="replace").split("\0")
+    head = {
+        key: value for _, key, value in (line.split(" ", 2) for line in lines if line[:2] == "# ")
+    }
+    commit = head.get("branch.oid", "(initial)")
+    is_dirty = any(line and line[:2] != "# " for line in lines)
+    tags = {"diptych.git_dirty": str(is_dirty).lower()}
+    if commit != "(initial)":
+        tags["mlflow.source.git.commit"] = commit
+    if is_dirty and (difference := _code_difference(workspace)):
+        tags["diptych.code_diff_sha256"] = difference
+    return tags
+
+
+def dep_hashes(workspace: Path, stage: str) -> dict[str, str] | None:
+    """Return a hash of each dep of a stage, by its path in dvc.yaml.
+
+    Args:
+        workspace: The folder whose dvc.yaml runs.
+        stage: The stage's name in dvc.yaml.
+
+    Returns:
+        `md5:` and what dvc.lock holds of the whole output, for what another stage has made;
+        `sha256:` and the digest of the bytes, of a folder's files with their names, for all else.
+        None when dvc.yaml does not describe the stage or a dep cannot be read.
+    """
+    with suppress(OSError, ParamsError, KeyError, TypeError):
+        made = _locked_outs(workspace / "dvc.lock")
+        deps = read_yaml(workspace / "dvc.yaml")["stages"][stage]["deps"]
+        return {dep: _output_hash(dep, made) or _bytes_hash(workspace / dep) for dep in deps}
+    return None
 
 
 def stage_fingerprint(workspace: Path, stage: str, params: Mapping[str, object]) -> str | None:
@@ -53,18 +101,21 @@ def stage_fingerprint(workspace: Path, stage: str, params: Mapping[str, object])
         params: The parameters that it depends on, under dotted keys.
 
     Returns:
-        The fingerprint, in hexadecimal. What another stage has made enters by the hash that
-        dvc.lock holds of the whole output, all else by its files' bytes. None when dvc.yaml does
-        not describe the stage or a dep cannot be read.
+        The fingerprint, in hexadecimal; None when `dep_hashes` has none.
     """
-    with suppress(OSError, ParamsError, KeyError, TypeError):
-        made = _locked_outs(workspace / "dvc.lock")
-        deps = read_yaml(workspace / "dvc.yaml")["stages"][stage]["deps"]
-        hashes = {dep: _output_hash(dep, made) or _file_hashes(workspace / dep) for dep in deps}
-        inputs = {"stage": stage, "params": params, "deps": hashes}
-        text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
-    return None
+    deps = dep_hashes(workspace, stage)
+    return None if deps is None else fingerprint_of(stage, params, deps)
+
+
+def fingerprint_of(stage: str, params: Mapping[str, object], deps: Mapping[str, str]) -> str:
+    """Return the fingerprint of a stage whose deps have been hashed, as `stage_fingerprint`."""
+    return sha256_of_values({"stage": stage, "params": params, "deps": deps})
+
+
+def sha256_of_values(values: Mapping[str, object]) -> str:
+    """Return the sha256, in hexadecimal, of values as JSON with sorted keys."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def machine_tags() -> dict[str, str]:
@@ -77,6 +128,31 @@ def machine_tags() -> dict[str, str]:
         "diptych.python": platform.python_version(),
         **{f"diptych.version.{name}": _version(name) for name in _PACKAGES},
     }
+
+
+def compute_tags(params: Mapping[str, object]) -> dict[str, str]:
+    """Return the device and precision that a stage's section `compute` stands for.
+
+    Args:
+        params: The stage's, under dotted keys; without the section there is nothing to tell.
+    """
+    section = {
+        key.removeprefix("compute."): value
+        for key, value in params.items()
+        if key.startswith("compute.")
+    }
+    if not section:
+        return {}
+    from diptych.optimization.compute import ComputeParams, set_up_compute
+
+    with suppress(UserError):
+        # The stage has done the same before: nothing changes.
+        compute = set_up_compute(
+            check_section("params", {"compute": section}, "compute", ComputeParams)
+        )
+        precision = str(compute.dtype).removeprefix("torch.")
+        return {"diptych.device": compute.device.type, "diptych.precision": precision}
+    return {}
 
 
 def cost_tags(seconds: float) -> dict[str, str]:
@@ -102,28 +178,42 @@ def _locked_outs(lock: Path) -> dict[str, str]:
 
 def _output_hash(dep: str, made: Mapping[str, str]) -> str | None:
     """Return the md5 of the output that a dep is or lies in; None when no stage has made it."""
-    return next((md5 for out, md5 in made.items() if Path(dep).is_relative_to(out)), None)
+    return next((f"md5:{md5}" for out, md5 in made.items() if Path(dep).is_relative_to(out)), None)
 
 
-def _file_hashes(path: Path) -> dict[str, str]:
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    return {
+def _bytes_hash(path: Path) -> str:
+    if path.is_file():
+        return f"sha256:{sha256_of(path)}"
+    files = {
         file.relative_to(path).as_posix(): sha256_of(file)
-        for file in files
+        for file in path.rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
+    return f"sha256:{sha256_of_values(files)}"
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def _code_difference(workspace: Path) -> str | None:
+    """Return the sha256 of what the code has beyond the commit; None when git cannot tell."""
+    changes = _git(workspace, *_DIFF, "--", *_CODE)
+    untracked = _git(workspace, *_UNTRACKED, "--", *_CODE)
+    if changes is None or untracked is None:
+        return None
+    digest = hashlib.sha256(changes)
+    with suppress(OSError):
+        for name in filter(None, untracked.decode(errors="surrogateescape").split("\0")):
+            digest.update(
+                f"{name}\0{sha256_of(workspace / name)}\n".encode(errors="surrogateescape")
+            )
+        return digest.hexdigest()
+    return None
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
     with suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
+            ["git", "-C", str(folder), *arguments], capture_output=True, timeout=10, check=True
         )
-        return done.stdout.strip()
+        return done.stdout
     return None
 
 

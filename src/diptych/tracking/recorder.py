@@ -1,17 +1,19 @@
-"""Events into MLflow. Runs in the background thread, where alone mlflow is imported."""
+"""Events into MLflow. Runs in the recorder's process, where alone mlflow is imported."""
 
-import importlib.metadata
 import io
-import logging
-import os
+import json
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diptych.files import read_json
+from diptych.tracking.dataset_inputs import log_dataset_input
+from diptych.tracking.environment import prepare_environment
 from diptych.tracking.events import (
     ArtifactLogged,
+    DatasetLogged,
     Event,
     FigureLogged,
     ImageLogged,
@@ -20,92 +22,122 @@ from diptych.tracking.events import (
     ParamsLogged,
     ParentRun,
     RunEnded,
+    RunReused,
     RunStarted,
+    Status,
     SummaryLogged,
     TableLogged,
     TagsSet,
 )
+from diptych.tracking.links import (
+    JOURNAL_TAG,
+    attach_inputs_and_models,
+    attach_models,
+    final_metrics,
+)
+from diptych.tracking.model_files import MODEL_FILE
+from diptych.tracking.packing import pack_model, prepare_packing
 from diptych.tracking.store import Store, initialise_database
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 EXECUTION_TAG = "diptych.execution"
 
-_ENVIRONMENT = {
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    # MLflow's own patience, 7 retries of 120 s, is for programs that cannot go on without it.
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # A uv.lock names the package index that it was made from.
-    "MLFLOW_UV_AUTO_DETECT": "false",
-}
 _MAX_PARAMS_PER_CALL = 100
-_SERVED_BY = "diptych.tracking.served"
-_REQUIREMENTS = (
-    "jaxtyping",
-    "mlflow",
-    "numpy",
-    "pydantic",
-    "ruamel.yaml",
-    "safetensors",
-    "torch",
-)
+_WORST_FIRST: tuple[Status, ...] = ("FAILED", "KILLED", "FINISHED")
+
+
+def prepare_mlflow(store: Store) -> None:
+    """Do what takes seconds and needs no server, once in a process, before the first event.
+
+    Imports mlflow, creates a local store that is not there yet, and opens it.
+    """
+    prepare_environment()
+    import mlflow
+
+    if store.database is not None and store.artifact_folder is not None:
+        initialise_database(store.database, store.artifact_folder)
+        mlflow.MlflowClient(tracking_uri=store.uri)
+    prepare_packing()
 
 
 class MlflowRecorder:
-    """Writes the events of one run to an MLflow store."""
+    """Writes the events of one run to an MLflow store.
 
-    def __init__(self, store: Store) -> None:
+    Of the same events, recorded a second time, no second run comes, and of an event recorded
+    `again` no double.
+    """
+
+    def __init__(self, store: Store, journal: str) -> None:
+        """Record in a store that `prepare_mlflow` has prepared.
+
+        Args:
+            store: Where.
+            journal: A name that no other run has; finds the run again.
+        """
         self._store = store
+        self._journal = journal
         self._run_id: str | None = None
         self._parent_run_id: str | None = None
         self._owns_parent = False
         self._experiment_id = ""
 
-    def prepare(self) -> None:
-        """Import mlflow and create the local store if it is not there yet."""
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        # It tells every retry on stderr, with the address; the writer tells the failure, once.
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        import mlflow  # noqa: F401  # takes seconds
+    def record(self, event: Event, again: bool = False) -> None:
+        """Write one event; the first must be the run's start.
 
-        if self._store.database is not None and self._store.artifact_folder is not None:
-            initialise_database(self._store.database, self._store.artifact_folder)
-
-    def record(self, event: Event) -> None:
-        """Write one event; the first must be the run's start."""
+        Args:
+            event: What happened.
+            again: Whether it may have been written before, wholly or in part.
+        """
         match event:
             case RunStarted():
                 self._start(event)
             case ParamsLogged():
                 self._log_new_params(self._run, event.params)
             case MetricsLogged():
-                self._log_metrics(self._run, event.metrics, event.step or 0, event.time_ms)
+                self._log_metrics(self._run, event.metrics, event.step or 0, event.time_ms, again)
             case SummaryLogged():
-                for run_id in filter(None, (self._run, self._parent_run_id)):
-                    self._log_metrics(run_id, event.metrics, 0, event.time_ms)
+                for run_id in self._run_and_parent:
+                    self._log_metrics(run_id, event.metrics, 0, event.time_ms, again)
             case TagsSet():
-                self._set_tags(event.tags)
+                self._set_tags(self._run, event.tags)
             case ImageLogged():
-                self._log_image(event)
+                for run_id in self._run_and_parent if event.is_headline else [self._run]:
+                    self._log_image(run_id, event, again)
             case FigureLogged():
                 self._log_figure(event)
             case ArtifactLogged():
                 self._client.log_artifact(self._run, event.path, event.folder)
             case TableLogged():
-                self._log_table(event)
+                self._log_table(event, again)
             case ModelLogged():
-                self._log_model(event)
+                self._log_model(event, again)
+            case DatasetLogged():
+                log_dataset_input(self._client, event, self._run, self._parent_run_id)
+            case RunReused():
+                self._reuse(event, again)
             case RunEnded():
                 self._end(event)
+
+    @property
+    def run_id(self) -> str:
+        """The run, once its start is recorded."""
+        return self._run
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """The run above this one, once the start is recorded; None when it stands alone."""
+        return self._parent_run_id
 
     @property
     def _run(self) -> str:
         assert self._run_id is not None, "the first event of a run is its start"  # noqa: S101
         return self._run_id
+
+    @property
+    def _run_and_parent(self) -> list[str]:
+        return [run_id for run_id in (self._run, self._parent_run_id) if run_id is not None]
 
     def _start(self, event: RunStarted) -> None:
         import mlflow
@@ -117,21 +149,33 @@ class MlflowRecorder:
             self._log_new_params(self._parent_run_id, event.parent.params)
             tags["mlflow.parentRunId"] = self._parent_run_id
         self._experiment_id = self._experiment_of(self._parent_run_id)
-        run = self._client.create_run(self._experiment_id, event.time_ms, tags, event.name)
-        self._run_id = run.info.run_id
+        self._run_id = self._find_run(self._experiment_id, JOURNAL_TAG, self._journal)
+        if self._run_id is None:
+            tags[JOURNAL_TAG] = self._journal
+            run = self._client.create_run(self._experiment_id, event.time_ms, tags, event.name)
+            self._run_id = run.info.run_id
 
     def _open_parent(self, parent: ParentRun, time_ms: int) -> str:
+        execution = {EXECUTION_TAG: parent.execution} if parent.execution else {}
         if parent.run_id is not None:
+            known = self._client.get_run(parent.run_id).data.tags
+            missing = {key: value for key, value in parent.tags.items() if key not in known}
+            self._set_tags(parent.run_id, missing | execution)
             return parent.run_id
         self._owns_parent = True
         experiment_id = self._find_or_create_experiment()
-        condition = f"tags.`{EXECUTION_TAG}` = '{parent.execution}'"
-        for found in self._client.search_runs([experiment_id], condition, max_results=1):
-            self._client.update_run(found.info.run_id, "RUNNING")
-            return str(found.info.run_id)
-        tags = {**parent.tags, EXECUTION_TAG: parent.execution}
+        if run_id := self._find_run(experiment_id, EXECUTION_TAG, parent.execution):
+            self._client.update_run(run_id, "RUNNING")
+            return run_id
+        tags = {**parent.tags, **execution}
         run = self._client.create_run(experiment_id, time_ms, tags, parent.name)
         return str(run.info.run_id)
+
+    def _find_run(self, experiment_id: str, tag: str, value: str) -> str | None:
+        condition = f"tags.`{tag}` = '{value}'"
+        for found in self._client.search_runs([experiment_id], condition, max_results=1):
+            return str(found.info.run_id)
+        return None
 
     def _experiment_of(self, parent_run_id: str | None) -> str:
         if parent_run_id is None:
@@ -156,7 +200,24 @@ class MlflowRecorder:
         if self._run_id is not None:
             self._client.set_terminated(self._run_id, event.status, event.time_ms)
         if self._parent_run_id is not None and self._owns_parent:
-            self._client.set_terminated(self._parent_run_id, event.status, event.time_ms)
+            status = self._worst_status(self._parent_run_id, event.status)
+            self._client.set_terminated(self._parent_run_id, status, event.time_ms)
+
+    def _worst_status(self, parent_run_id: str, status: Status) -> Status:
+        """Return how an execution ended: DVC may go on after a stage that failed."""
+        children = f"tags.`mlflow.parentRunId` = '{parent_run_id}'"
+        found = self._client.search_runs([self._experiment_id], children)
+        statuses = {status, *(run.info.status for run in found)}
+        return next((one for one in _WORST_FIRST if one in statuses), status)
+
+    def _reuse(self, event: RunReused, again: bool) -> None:
+        made = self._client.get_run(event.run_id)
+        shown_on = self._run_and_parent if event.is_headline else [self._run]
+        self._log_new_params(self._run, made.data.params)
+        for (step, time_ms), metrics in final_metrics(made).items():
+            for run_id in shown_on:
+                self._log_metrics(run_id, metrics, step, time_ms, again)
+        attach_inputs_and_models(self._client, made, self._run)
 
     def _log_new_params(self, run_id: str, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param
@@ -169,30 +230,61 @@ class MlflowRecorder:
             self._client.log_batch(run_id, params=batch)
 
     def _log_metrics(
-        self, run_id: str, metrics: Mapping[str, float], step: int, time_ms: int
+        self, run_id: str, metrics: Mapping[str, float], step: int, time_ms: int, again: bool
     ) -> None:
         from mlflow.entities import Metric
 
-        entities = [Metric(key, value, time_ms, step) for key, value in metrics.items()]
+        entities = [
+            Metric(key, value, time_ms, step)
+            for key, value in metrics.items()
+            if not (again and self._has_metric(run_id, key, step, time_ms))
+        ]
         self._client.log_batch(run_id, metrics=entities)
 
-    def _set_tags(self, tags: Mapping[str, str]) -> None:
+    def _has_metric(self, run_id: str, key: str, step: int, time_ms: int) -> bool:
+        # MLflow itself takes no double, except that it fails on one of a NaN.
+        history = self._client.get_metric_history(run_id, key)
+        return any((old.step, old.timestamp) == (step, time_ms) for old in history)
+
+    def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        self._client.log_batch(self._run, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
-    def _log_image(self, event: ImageLogged) -> None:
+    def _log_image(self, run_id: str, event: ImageLogged, again: bool) -> None:
         from PIL import Image
 
+        name = self._name_of_image(run_id, event) if again else None
         with Image.open(io.BytesIO(event.png)) as image:
+            if name is not None:
+                self._complete_image(run_id, name, image)
+                return
             self._client.log_image(
-                self._run,
+                run_id,
                 image,
                 key=event.key,
                 step=event.step,
                 timestamp=event.time_ms,
                 synchronous=True,
             )
+
+    def _name_of_image(self, run_id: str, event: ImageLogged) -> str | None:
+        # MLflow's name of one: key, step and time between separators, and a random end.
+        wanted = [event.key.replace("/", "~"), "step", str(event.step)]
+        wanted += ["timestamp", str(event.time_ms)]
+        files = [Path(file.path) for file in self._client.list_artifacts(run_id, "images")]
+        names = (file.stem for file in files if file.suffix == ".png")
+        return next((name for name in names if re.split("[+%]", name)[:5] == wanted), None)
+
+    def _complete_image(self, run_id: str, name: str, image: "Image.Image") -> None:
+        """Write what MLflow writes after an image's own file: the preview that the UI shows."""
+        from mlflow.tracking.multimedia import compress_image_size
+
+        with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
+            preview = Path(temporary, f"{name}+compressed.webp")
+            compress_image_size(image).save(preview)
+            self._client.log_artifact(run_id, str(preview), "images")
+        self._client.set_tag(run_id, "mlflow.loggedImages", "True")
 
     def _log_figure(self, event: FigureLogged) -> None:
         path = PurePosixPath(event.path)
@@ -202,25 +294,32 @@ class MlflowRecorder:
             file.write_bytes(event.png)
             self._client.log_artifact(self._run, str(file), folder)
 
-    def _log_table(self, event: TableLogged) -> None:
+    def _log_table(self, event: TableLogged, again: bool) -> None:
         import pandas as pd
 
-        self._client.log_table(self._run, pd.read_parquet(event.path), f"{event.name}.json")
+        name = f"{event.name}.json"
+        if again and name in (file.path for file in self._client.list_artifacts(self._run)):
+            self._name_table(name)  # MLflow would append to it
+        else:
+            self._client.log_table(self._run, pd.read_parquet(event.path), name)
 
-    def _log_model(self, event: ModelLogged) -> None:
+    def _name_table(self, name: str) -> None:
+        """Set what MLflow sets after a table's own file: the tag that shows it in the UI."""
+        tag, table = "mlflow.loggedArtifacts", {"path": name, "type": "table"}
+        named = json.loads(self._client.get_run(self._run).data.tags.get(tag, "[]"))
+        if table not in named:
+            self._client.set_tag(self._run, tag, json.dumps([*named, table]))
+
+    def _log_model(self, event: ModelLogged, again: bool) -> None:
         from mlflow.entities import LoggedModelOutput
 
-        from diptych.checkpoints import DESCRIPTION_FILE  # imports torch
-
         folder = Path(event.folder)
-        description = read_json(folder / DESCRIPTION_FILE)
-        model = self._client.create_logged_model(
-            self._experiment_id,
-            name=event.name,
-            source_run_id=self._run,
-            tags={"weights_sha256": description["weights_sha256"]},
-        )
-        self._client.log_outputs(self._run, [LoggedModelOutput(model.model_id, step=0)])
+        description = read_json(folder / MODEL_FILE)
+        model = self._find_model(event.name) if again else None
+        if model is None:
+            model = self._create_model(event.name, description["weights_sha256"])
+        # Found or new: the answer to its creation may be all that was lost.
+        attach_models(self._client, [LoggedModelOutput(model.model_id, step=0)], self._run)
         with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
             packed = Path(temporary, "model")
             identity = {
@@ -229,33 +328,19 @@ class MlflowRecorder:
                 "model_uuid": model.model_id,
                 "model_id": model.model_id,
             }
-            _pack_model(packed, folder, description["image_shape"], identity)
+            pack_model(packed, folder, description["image_shape"], identity)
             self._client.log_model_artifacts(model.model_id, str(packed))
         self._client.finalize_logged_model(model.model_id, "READY")
 
+    def _find_model(self, name: str) -> Any | None:
+        condition = f"source_run_id = '{self._run}' AND name = '{name}'"
+        found = self._client.search_logged_models([self._experiment_id], condition)
+        return found[0] if found else None
 
-def _pack_model(
-    packed: Path, folder: Path, image_shape: Sequence[int], identity: Mapping[str, Any]
-) -> None:
-    """Wrap a model's folder in what `mlflow.pyfunc.load_model` reads; no pickle, no inference."""
-    import mlflow.pyfunc
-    import numpy as np
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    mlflow.pyfunc.save_model(
-        path=str(packed),
-        loader_module=_SERVED_BY,
-        data_path=str(folder),
-        pip_requirements=[f"{name}=={_public_version(name)}" for name in _REQUIREMENTS],
-        signature=ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *image_shape))]),
-            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
-        ),
-        input_example=np.zeros((2, *image_shape), dtype=np.uint8),
-        mlflow_model=Model(**identity),
-    )
-
-
-def _public_version(package: str) -> str:
-    return importlib.metadata.version(package).partition("+")[0]
+    def _create_model(self, name: str, weights_sha256: str) -> Any:
+        return self._client.create_logged_model(
+            self._experiment_id,
+            name=name,
+            source_run_id=self._run,
+            tags={"weights_sha256": weights_sha256},
+        )

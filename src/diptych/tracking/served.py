@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch import Tensor
 from diptych.cnn.model import Cnn
 from diptych.images.batches import to_unit_interval
 from diptych.models import load_trained
+from diptych.pair.pair import Pair
+from diptych.tracking.packing import probability_column
 from diptych.vae.model import Vae
 
 _BATCH_SIZE = 256
@@ -33,7 +36,7 @@ class ServedModel:
         An autoencoder sees the image cut to black and white at half intensity.
         """
         with torch.inference_mode():
-            batches = torch.from_numpy(images).split(_BATCH_SIZE)
+            batches = torch.tensor(images).split(_BATCH_SIZE)
             return torch.cat([self._answer(to_unit_interval(batch)) for batch in batches]).numpy()
 
     def _answer(self, images: Tensor) -> Tensor:
@@ -43,15 +46,50 @@ class ServedModel:
         return self._model.encode((images > 0.5).float()).mean
 
 
-def load_served(folder: Path) -> ServedModel:
-    """Load a model from a folder written by `save_model`; nothing in it is executed.
+class ServedPair:
+    """The pair as a table of answers; MLflow calls `predict`."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+
+    def predict(
+        self,
+        images: UInt8[np.ndarray, "n c h w"],
+        params: Mapping[str, Any] | None = None,  # noqa: ARG002  # part of MLflow's call
+    ) -> pd.DataFrame:
+        """Answer with a row for each image.
+
+        Columns: `class` (its name), `confidence` (the class's probability), `novelty_p_value`,
+        `decision` (`accept` or `abstain`) and, for each class, `probability_<name>`. Probabilities
+        are calibrated.
+        """
+        answers = self._pair.answer(images)
+        names = self._pair.class_names
+        probabilities = answers.probabilities.astype(np.float64)
+        return pd.DataFrame(
+            {
+                "class": [names[label] for label in answers.classes],
+                "confidence": probabilities.max(axis=1),
+                "novelty_p_value": answers.novelty_p_value,
+                "decision": np.where(answers.accepted, "accept", "abstain"),
+                **dict(zip(map(probability_column, names), probabilities.T, strict=True)),
+            }
+        )
+
+
+def load_served(folder: Path) -> ServedModel | ServedPair:
+    """Load a model from its folder; the sha256 of weights is checked, nothing is executed.
+
+    Args:
+        folder: As `save_model` or `save_pair` wrote it.
 
     Raises:
         CheckpointError: when the files are damaged or name a family that is not known.
     """
-    return ServedModel(load_trained(folder))
+    model = load_trained(folder)
+    return ServedPair(model) if isinstance(model, Pair) else ServedModel(model)
 
 
-def _load_pyfunc(path: str) -> ServedModel:
+def _load_pyfunc(path: str) -> ServedModel | ServedPair:
     """MLflow's entry point; `path` is the model's folder."""
     return load_served(Path(path))

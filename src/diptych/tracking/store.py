@@ -1,12 +1,11 @@
 """Which store records the runs: one per project, whatever the working directory."""
 
-import fcntl
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from diptych.locks import locked_folder
 
 DATABASE_FILE = "mlflow.db"
 ARTIFACT_FOLDER = "mlartifacts"
@@ -72,21 +71,29 @@ def find_root(params_path: Path, environment: Mapping[str, str]) -> Path:
         params_path: The parameter file of the stage.
         environment: The process's environment variables; DVC sets DVC_ROOT.
     """
+    if dvc_root := environment.get("DVC_ROOT"):
+        return _outside_of_experiments(Path(dvc_root).resolve())
     return _outside_of_experiments(find_workspace(params_path, environment))
 
 
 def find_workspace(params_path: Path, environment: Mapping[str, str]) -> Path:
-    """Return the folder whose code and parameters run: the project or an experiment's copy."""
+    """Return the folder whose code and parameters run: the project or an experiment's copy.
+
+    Args:
+        params_path: The parameter file of the stage.
+        environment: The process's environment variables. DVC's own DVC_ROOT comes second: in an
+            experiment's copy it names the project.
+    """
+    start = params_path.resolve().parent
+    if workspace := _nearest_with(".dvc", start):
+        return workspace
     if dvc_root := environment.get("DVC_ROOT"):
         return Path(dvc_root).resolve()
-    start = params_path.resolve().parent
-    marked = (
-        folder
-        for marker in (".dvc", ".git")
-        for folder in (start, *start.parents)
-        if (folder / marker).exists()
-    )
-    return next(marked, start)
+    return _nearest_with(".git", start) or start
+
+
+def _nearest_with(marker: str, start: Path) -> Path | None:
+    return next((one for one in (start, *start.parents) if (one / marker).exists()), None)
 
 
 def _outside_of_experiments(workspace: Path) -> Path:
@@ -106,7 +113,7 @@ def initialise_database(database: Path, artifact_folder: Path) -> None:
     if database.exists():
         return
     artifact_folder.mkdir(parents=True, exist_ok=True)
-    with _locked(artifact_folder):
+    with locked_folder(artifact_folder):
         if database.exists():
             return
         temporary = database.with_name(f".{database.name}.new")
@@ -121,14 +128,3 @@ def _create_database(database: Path, artifact_folder: Path) -> None:
     uri = f"{_SQLITE}{database}"
     store = SqlAlchemyStore(uri, artifact_folder.as_uri())  # type: ignore[no-untyped-call]
     store.engine.dispose()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder itself: no lock file stays behind, and a killed owner's lock is gone."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

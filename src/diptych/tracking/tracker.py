@@ -10,9 +10,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from diptych.images.arrays import SPLITS, DatasetDescription
 from diptych.reports.grids import picture_png
 from diptych.tracking.events import (
     ArtifactLogged,
+    DatasetLogged,
     Event,
     FigureLogged,
     ImageLogged,
@@ -28,9 +30,9 @@ from diptych.tracking.secrets import redacted
 
 @runtime_checkable
 class Tracker(Protocol):
-    """What a stage tells about its run. No method waits for a disk, a network or a database.
+    """What a stage tells about its run. No method waits for a network or a database.
 
-    Files named by path are read later: they must stay as they are until the run ends.
+    What is named by path is copied at once: afterwards the stage may change or delete it.
     """
 
     def log_params(self, params: Mapping[str, object]) -> None:
@@ -42,8 +44,10 @@ class Tracker(Protocol):
     def log_summary(self, metrics: Mapping[str, float]) -> None:
         """Record headline figures on this run and on the run of the whole pipeline."""
 
-    def log_image(self, key: str, image: UInt8[np.ndarray, "h w c"], step: int) -> None:
-        """Record a picture of 1 or 3 channels.
+    def log_image(
+        self, key: str, image: UInt8[np.ndarray, "h w c"], step: int, *, is_headline: bool = False
+    ) -> None:
+        """Record a picture of 1 or 3 channels; a headline one on the whole pipeline's run too.
 
         Equal keys and steps are shown beside each other for several runs, so keep them stable.
         """
@@ -59,6 +63,12 @@ class Tracker(Protocol):
 
     def log_model(self, folder: Path, name: str) -> None:
         """Record a folder written by `save_model` as a model that can be loaded and served."""
+
+    def log_dataset(self, dataset: DatasetDescription, folder: Path, context: str) -> None:
+        """Record the data set in a folder as an input of this run and of the whole pipeline's.
+
+        The context says what for: `training`, `evaluation`, …
+        """
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags on this run."""
@@ -76,7 +86,9 @@ class NullTracker:
     def log_summary(self, metrics: Mapping[str, float]) -> None:
         """Do nothing."""
 
-    def log_image(self, key: str, image: UInt8[np.ndarray, "h w c"], step: int) -> None:
+    def log_image(
+        self, key: str, image: UInt8[np.ndarray, "h w c"], step: int, *, is_headline: bool = False
+    ) -> None:
         """Do nothing."""
 
     def log_figure(self, png: bytes, path: str) -> None:
@@ -89,6 +101,9 @@ class NullTracker:
         """Do nothing."""
 
     def log_model(self, folder: Path, name: str) -> None:
+        """Do nothing."""
+
+    def log_dataset(self, dataset: DatasetDescription, folder: Path, context: str) -> None:
         """Do nothing."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -113,9 +128,11 @@ class EventTracker:
         """Record headline figures on this run and on the run of the whole pipeline."""
         self._emit(SummaryLogged(_as_storable(metrics), now_ms()))
 
-    def log_image(self, key: str, image: UInt8[np.ndarray, "h w c"], step: int) -> None:
+    def log_image(
+        self, key: str, image: UInt8[np.ndarray, "h w c"], step: int, *, is_headline: bool = False
+    ) -> None:
         """Record a picture of 1 or 3 channels."""
-        self._emit(ImageLogged(key, picture_png(image), step, now_ms()))
+        self._emit(ImageLogged(key, picture_png(image), step, now_ms(), is_headline))
 
     def log_figure(self, png: bytes, path: str) -> None:
         """Record the bytes of a PNG file among the run's artifacts."""
@@ -133,6 +150,13 @@ class EventTracker:
         """Record a model's folder."""
         self._emit(ModelLogged(str(folder.absolute()), name))
 
+    def log_dataset(self, dataset: DatasetDescription, folder: Path, context: str) -> None:
+        """Record the data set that is read."""
+        # The folder as it was given: an absolute one would differ between an experiment's copies.
+        num_images = {str(split): dataset.split(split).num_images for split in SPLITS}
+        shape, source = list(dataset.image_shape), folder.as_posix()
+        self._emit(DatasetLogged(dataset.name, dataset.digest, source, num_images, shape, context))
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; credentials in addresses are masked."""
         self._emit(TagsSet(as_text(tags)))
@@ -144,17 +168,6 @@ class MemoryTracker(EventTracker):
     def __init__(self) -> None:
         self.events: list[Event] = []
         super().__init__(self.events.append)
-
-
-def flatten(section: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Turn nested mappings into one with dotted keys."""
-    flat: dict[str, object] = {}
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def as_text(values: Mapping[str, object]) -> dict[str, str]:

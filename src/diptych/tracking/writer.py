@@ -1,98 +1,146 @@
-"""A thread between the training and a store that may be slow, failing or gone."""
+"""Between a stage and its run's journal: nothing that happens there may stop the stage."""
 
-import queue
 import sys
-import threading
 import time
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 
-from diptych.tracking.events import Event, RunEnded
+from diptych.tracking.events import INCOMPLETE_TAG, Event, RunStarted, TagsSet
+from diptych.tracking.journal import Journal
+from diptych.tracking.process import is_recorder_alive, is_recorder_ready
+from diptych.tracking.recording import (
+    failure_of,
+    is_recorded,
+    note_told,
+    reason_of,
+    untold_failures,
+)
 from diptych.tracking.secrets import redacted
 
-
-@runtime_checkable
-class Recorder(Protocol):
-    """Writes events to a store; may take its time and may raise."""
-
-    def prepare(self) -> None:
-        """Do what takes long and needs no server, once, before the first event."""
-
-    def record(self, event: Event) -> None:
-        """Write one event."""
+_POLLING_SECONDS = 0.01
 
 
-class BackgroundWriter:
-    """Hands events to a recorder, in order, in a thread of its own.
+class JournalWriter:
+    """Writes a run's events into its journal, which a recorder reads.
 
-    The first failure is told in one line on stderr and ends the recording, except that the end of
-    the run is still tried: a run must not look alive for ever if the store is back by then.
+    An event that cannot be written is lost, and that alone: the journal says so, before anything
+    that comes later. The first loss, and the first failure of the recorder, which leaves the
+    journal as it is, are told in one line each on stderr.
     """
 
-    def __init__(self, recorder: Recorder, store: str) -> None:
-        """Start the thread.
+    def __init__(
+        self,
+        journal: Path,
+        store: str,
+        start_recorder: Callable[[], None],
+        about: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start a journal and see to its recorder.
 
         Args:
-            recorder: What writes.
-            store: The store's address as a warning may show it.
+            journal: The journal's folder, in the recorder's.
+            store: The store's address; shown and written down without its secrets.
+            start_recorder: Called once the journal is there; may raise OSError.
+            about: What else the journal's first line says, for a later synchronisation.
         """
-        self._recorder = recorder
+        self._path = journal
         self._store = redacted(store)
-        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._prepared = threading.Event()
-        self._stopped = threading.Event()
-        self._abandoned = False
-        # A daemon: a store that never answers must not keep the process alive.
-        self._thread = threading.Thread(target=self._drain, name="tracking", daemon=True)
-        self._thread.start()
+        self._journal: Journal | None = None
+        self._is_told = False
+        self._has_lost = False
+        self._owed: list[Event] = []
+        self._tell_earlier_failures()
+        try:
+            self._journal = Journal(journal, {"store": self._store, **(about or {})})
+            start_recorder()
+        except OSError as error:
+            self._tell(reason_of(error))
 
     def put(self, event: Event) -> None:
-        """Queue one event; returns at once."""
-        self._events.put(event)
+        """Write one event; what can go wrong is told, not raised."""
+        if self._journal is None:
+            return
+        try:
+            while self._owed:
+                self._journal.append(self._owed[0])
+                del self._owed[0]
+            self._journal.append(event)
+        except (OSError, ValueError) as error:  # a full disk; text that is no Unicode
+            self._lose(event, reason_of(error))
+        self._tell_failure()
+
+    def leave(self) -> None:
+        """Leave what is not recorded yet to the recorder, which lives on; wait for nothing."""
+        if self._journal is not None:
+            self._journal.close()
+            self._tell_failure()
 
     def close(self, preparing_seconds: float, draining_seconds: float) -> None:
-        """Wait until everything is written, but not for ever.
+        """Wait until everything is recorded, but not for ever; the journal outlives the wait.
 
         Args:
-            preparing_seconds: The longest wait for the recorder to be prepared.
-            draining_seconds: The longest wait, after that, for the events to be written.
+            preparing_seconds: The longest wait for the recorder to be prepared. With 0, one that is
+                not is left to itself, and nothing is told.
+            draining_seconds: The longest wait, after that, for the events to be recorded.
         """
-        self._events.put(None)
+        if self._journal is None:
+            return
+        self._journal.close()
         started = time.monotonic()
-        self._prepared.wait(preparing_seconds)
-        self._thread.join(draining_seconds)
-        if self._thread.is_alive():
-            self._stop(f"no answer within {time.monotonic() - started:.0f} s")
-            self._abandoned = True
-
-    def _drain(self) -> None:
-        try:
-            self._recorder.prepare()
-        except Exception as error:
-            self._stop(_reason(error))
+        self._wait_while(lambda: not is_recorder_ready(self._path.parent), preparing_seconds)
+        if is_recorder_ready(self._path.parent):
+            self._wait_while(lambda: True, draining_seconds)
+        elif preparing_seconds == 0:
             return
-        finally:
-            self._prepared.set()
-        while (event := self._events.get()) is not None:
-            self._record(event)
+        if self._is_pending():
+            self._tell(f"no answer within {time.monotonic() - started:.0f} s")
 
-    def _record(self, event: Event) -> None:
-        if self._abandoned or (self._stopped.is_set() and not isinstance(event, RunEnded)):
-            return
-        try:
-            self._recorder.record(event)
-        except Exception as error:
-            self._stop(_reason(error))
+    def _wait_while(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Wait while a condition holds and a living recorder may still record."""
+        deadline = time.monotonic() + seconds
+        while condition() and self._is_pending() and time.monotonic() < deadline:
+            time.sleep(_POLLING_SECONDS)
 
-    def _stop(self, reason: str) -> None:
-        if not self._stopped.is_set():
-            self._stopped.set()
-            line = f"warning: tracking to {self._store} stopped ({reason}); the stage goes on"
+    def _is_pending(self) -> bool:
+        """Tell whether a recorder is at work on the journal; tell the user if it has failed."""
+        alive = is_recorder_alive(self._path.parent)  # asked first: it may end when it is done
+        self._tell_failure()
+        if self._is_told or is_recorded(self._path):
+            return False
+        if not alive:
+            self._tell("the recorder has ended")
+        return alive
+
+    def _tell_failure(self) -> None:
+        with suppress(OSError):  # on a disk that is full or gone
+            if not self._is_told and (reason := failure_of(self._path)):
+                self._tell(reason)
+                note_told(self._path)
+
+    def _tell_earlier_failures(self) -> None:
+        """Tell what happened only after the stage in question had ended."""
+        with suppress(OSError):
+            for journal in untold_failures(self._path.parent):
+                self._warn(f"{failure_of(journal)}; in an earlier stage", "stopped")
+                note_told(journal)
+
+    def _lose(self, event: Event, reason: str) -> None:
+        """Owe the journal what has to come before anything else: the run's start, and the loss."""
+        if isinstance(event, RunStarted):
+            self._owed.append(event)
+        elif not any(isinstance(owed, TagsSet) for owed in self._owed):
+            self._owed.append(TagsSet({INCOMPLETE_TAG: f"not all could be written ({reason})"}))
+        if not self._has_lost:
+            self._has_lost = True
+            self._warn(reason, "is incomplete")
+
+    def _tell(self, reason: str) -> None:
+        if not self._is_told:
+            self._is_told = True
+            self._warn(reason, "stopped")
+
+    def _warn(self, reason: str, state: str) -> None:
+        line = f"warning: tracking to {self._store} {state} ({reason}); the stage goes on"
+        with suppress(OSError):  # a log on the same full disk
             print(line, file=sys.stderr, flush=True)
-
-
-def _reason(error: BaseException) -> str:
-    """Name the first cause: the outer errors repeat it at length, addresses included."""
-    while cause := error.__cause__ or error.__context__:
-        error = cause
-    text = redacted(" ".join(str(error).split()))
-    return f"{type(error).__name__}: {text if len(text) <= 160 else text[:157] + '...'}"

@@ -7,19 +7,21 @@ from torch import Tensor, nn
 
 from diptych.vae.elbo import ElboTerms, Gaussian, log_prior_over_posterior
 from diptych.vae.likelihood import bernoulli_log_likelihood
+from diptych.vae.neighbourhood import Neighbourhood
 from diptych.vae.params import VaeTrainingParams
 
 
 class Vae(nn.Module):
-    """p(z) = N(0, 1), p(x|z) = Bernoulli(decoder(z)), q(z|x) = N(encoder(x)).
+    """p(z) = N(0, 1), q(z|x) = N(encoder(x)), p(x|z) = Bernoulli, given z alone or neighbours too.
 
     Images are zeros and ones, [batch, channels, height, width].
 
     Args:
         encoder: From images to means and log-variances, [batch, 2 * num_latents].
-        decoder: From latents to pixel logits.
+        decoder: From latents to pixel logits, or to the maps that the neighbourhood takes.
         params: What it is trained to be.
         edge_parameters: Names of the first and last layers' weights.
+        neighbourhood: What a pixel sees beside z; None: pixels are independent given z.
     """
 
     def __init__(
@@ -28,10 +30,12 @@ class Vae(nn.Module):
         decoder: nn.Module,
         params: VaeTrainingParams,
         edge_parameters: tuple[str, ...],
+        neighbourhood: Neighbourhood | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
+        self.neighbourhood = neighbourhood
         self.num_latents = params.num_latents
         self.likelihood = params.likelihood
         self.binarization = params.binarization
@@ -42,12 +46,15 @@ class Vae(nn.Module):
         mean, log_variance = self.encoder(images).float().chunk(2, dim=1)
         return Gaussian(mean, log_variance)
 
-    def decode(
-        self, latents: Float[Tensor, "batch latents"]
-    ) -> Float[Tensor, "batch channels height width"]:
-        """Return pixel logits: log p(pixel = 1 | z) - log p(pixel = 0 | z)."""
-        logits: Tensor = self.decoder(latents)
-        return logits
+    def log_likelihood(
+        self,
+        latents: Float[Tensor, "samples batch latents"],
+        images: Float[Tensor, "batch channels height width"],
+    ) -> Float[Tensor, "samples batch"]:
+        """Return log p(x|z) in nats."""
+        maps = self.decoder(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        logits = maps if self.neighbourhood is None else self.neighbourhood(maps, images)
+        return bernoulli_log_likelihood(logits, images)
 
     def forward(
         self,
@@ -56,8 +63,8 @@ class Vae(nn.Module):
     ) -> ElboTerms:
         """Return the bound's terms at one sample per image, made of standard normal noise."""
         posterior = self.encode(images)
-        logits = self.decode(posterior.at(noise))
-        return ElboTerms(-bernoulli_log_likelihood(logits, images), posterior.rate())
+        log_likelihood = self.log_likelihood(posterior.at(noise)[None], images)[0]
+        return ElboTerms(distortion=-log_likelihood, rate=posterior.rate())
 
     def log_weights(
         self,
@@ -66,15 +73,41 @@ class Vae(nn.Module):
         noise: Float[Tensor, "samples batch latents"],
     ) -> Float[Tensor, "samples batch"]:
         """Return log p(x, z) - log q(z|x) in nats at samples made of standard normal noise."""
-        latents = posterior.at(noise)
-        logits = self.decode(latents.flatten(0, 1)).unflatten(0, noise.shape[:2])
-        return bernoulli_log_likelihood(logits, images) + log_prior_over_posterior(posterior, noise)
+        log_likelihood = self.log_likelihood(posterior.at(noise), images)
+        return log_likelihood + log_prior_over_posterior(posterior, noise)
+
+    def probabilities(
+        self, latents: Float[Tensor, "batch latents"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return p(pixel = 1 | z), float32.
+
+        With a neighbourhood: given the probabilities of the pixels before, in place of their
+        values. That is a picture of z, and no exact marginal.
+        """
+        maps: Tensor = self.decoder(latents).float()
+        if self.neighbourhood is None:
+            return maps.sigmoid()
+        return self.neighbourhood.draw(maps, lambda probability, *_: probability)
+
+    def sample(
+        self,
+        latents: Float[Tensor, "batch latents"],
+        uniforms: Float[Tensor, "batch channels height width"],
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Draw images of zeros and ones from p(x|z): a pixel is 1 where its uniform is below p."""
+        maps: Tensor = self.decoder(latents).float()
+        if self.neighbourhood is None:
+            return (uniforms < maps.sigmoid()).float()
+        return self.neighbourhood.draw(
+            maps,
+            lambda probability, row, column: (uniforms[..., row, column] < probability).float(),
+        )
 
     def reconstruct(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return p(pixel = 1 | z) at the mean of q(z|x)."""
-        return self.decode(self.encode(images).mean).float().sigmoid()
+        """Return the pixels' probabilities at the mean of q(z|x)."""
+        return self.probabilities(self.encode(images).mean)
 
 
 def build_vae(params: VaeTrainingParams, image_shape: tuple[int, int, int]) -> Vae:
@@ -113,6 +146,8 @@ def _convolutional_vae(params: VaeTrainingParams, image_shape: tuple[int, int, i
     narrow, wide, num_hidden = params.width, 2 * params.width, params.num_hidden
     map_shape = (wide, math.ceil(height / 4), math.ceil(width / 4))
     num_features = math.prod(map_shape)
+    radius = params.neighbourhood_radius_pixels
+    num_maps = channels if radius == 0 else params.num_neighbourhood_features
     encoder = nn.Sequential(
         Centered(),
         nn.Conv2d(channels, narrow, 5, stride=2, padding=2),
@@ -133,11 +168,14 @@ def _convolutional_vae(params: VaeTrainingParams, image_shape: tuple[int, int, i
         nn.Conv2d(wide, 4 * narrow, 3, padding=1),
         nn.PixelShuffle(2),
         nn.SiLU(),
-        nn.Conv2d(narrow, 4 * channels, 3, padding=1),
+        nn.Conv2d(narrow, 4 * num_maps, 3, padding=1),
         nn.PixelShuffle(2),
         Cropped(height, width),
     )
-    return Vae(encoder, decoder, params, ("encoder.1.weight", "decoder.8.weight"))
+    if radius == 0:
+        return Vae(encoder, decoder, params, ("encoder.1.weight", "decoder.8.weight"))
+    edges = ("encoder.1.weight", "neighbourhood.kernel.weight", "neighbourhood.head.3.weight")
+    return Vae(encoder, decoder, params, edges, Neighbourhood(channels, num_maps, radius))
 
 
 class Centered(nn.Module):

@@ -22,11 +22,44 @@ def prior_latents(num_images: int, num_latents: int, seed: int) -> Float[Tensor,
 def decode_probabilities(
     model: Vae, latents: Float[Tensor, "num latents"], compute: Compute
 ) -> Float[Tensor, "num channels height width"]:
-    """Return p(pixel = 1 | z), on the CPU."""
+    """Return p(pixel = 1 | z), as `Vae.probabilities` defines it, on the CPU."""
     parts = []
     for batch in latents.to(compute.device).split(_BATCH_SIZE):
         with compute.autocast():
-            parts.append(model.decode(batch).float().sigmoid().cpu())
+            parts.append(model.probabilities(batch).cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def sample_prior(
+    model: Vae,
+    latents: Float[Tensor, "num latents"],
+    shape: tuple[int, int, int],
+    seed: int,
+    compute: Compute,
+) -> Float[Tensor, "num channels height width"]:
+    """Return images of draws of the prior, on the CPU; image i is a function of its latents and i.
+
+    Where pixels are independent given z these are p(pixel = 1 | z), free of the pixels' own noise.
+    Else they are samples of zeros and ones: probabilities alone would say nothing of p(x).
+
+    Args:
+        model: On the device, in evaluation mode.
+        latents: From the prior.
+        shape: Channels, height and width.
+        seed: Of the pixels.
+        compute: Where.
+    """
+    if model.neighbourhood is None:
+        return decode_probabilities(model, latents, compute)
+    uniforms = torch.stack(
+        [torch.rand(shape, generator=generator(seed, "pixels", i)) for i in range(len(latents))]
+    )
+    parts = []
+    for batch, draws in zip(latents.split(_BATCH_SIZE), uniforms.split(_BATCH_SIZE), strict=True):
+        with compute.autocast():
+            images = model.sample(batch.to(compute.device), draws.to(compute.device))
+        parts.append(images.cpu())
     return torch.cat(parts)
 
 

@@ -1,7 +1,6 @@
 """Train the autoencoder."""
 
-import copy
-import math
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +8,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from diptych.images.batches import ResidentSet, epoch_batches, num_steps_per_epoch, to_pixels
+from diptych.images.batches import ResidentSet, equal_steps, num_steps_per_epoch, to_pixels
 from diptych.optimization.compute import Compute
 from diptych.optimization.optimizers import ScheduledOptimizer
 from diptych.optimization.progress import EpochReport, OnEpoch, require_finite
+from diptych.optimization.resume import Checkpoints, TrainingState
 from diptych.optimization.seeding import generator
 from diptych.vae.evaluate import binarized_once, evaluate_elbo
 from diptych.vae.likelihood import binarize
@@ -62,6 +62,7 @@ def train_vae(
     params: VaeTrainingParams,
     compute: Compute,
     on_epoch: OnEpoch,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainedVae:
     """Train an autoencoder on the evidence lower bound; keep the epoch that is best on validation.
 
@@ -72,7 +73,8 @@ def train_vae(
         params: How.
         compute: Where.
         on_epoch: Called after every epoch, with `reconstructions`: validation images above what
-            the model makes of them.
+            the model makes of them; of a training that goes on, with the earlier epochs too.
+        checkpoints: Where its state is kept and found again; None: nowhere.
 
     Raises:
         DivergedError: when the bound is not finite.
@@ -82,36 +84,35 @@ def train_vae(
     optimizer = ScheduledOptimizer(model, params, num_steps)
     validation_images = binarized_once(validation.images, params.seed)
     shown = validation_images[:_NUM_RECONSTRUCTIONS]
-    best = TrainedVae(model, 0, math.inf, math.inf, math.inf)
-    best_state = copy.deepcopy(model.state_dict())
+    state = TrainingState(model, optimizer, on_epoch, compute.device, checkpoints)
+    state.restore()
 
-    for epoch in range(1, params.num_epochs + 1):
-        train_loss = _train_epoch(model, optimizer, train.images, params, compute, epoch)
+    for epoch in range(len(state.history.reports) + 1, params.num_epochs + 1):
+        train_loss = _train_epoch(model, optimizer, train.images, params, compute, epoch, state)
         terms = evaluate_elbo(model.eval(), validation_images, params.seed, compute)
-        result = TrainedVae(
-            model=model,
-            best_epoch=epoch,
-            negative_elbo_nats=terms.negative_elbo.mean().item(),
-            rate_nats=terms.rate.mean().item(),
-            distortion_nats=terms.distortion.mean().item(),
-        )
-        require_finite(result.negative_elbo_nats, f"train_vae epoch {epoch}, validation")
-
-        if result.negative_elbo_nats < best.negative_elbo_nats:
-            best, best_state = result, copy.deepcopy(model.state_dict())
+        negative_elbo = terms.negative_elbo.mean().item()
+        require_finite(negative_elbo, f"train_vae epoch {epoch}, validation")
+        state.best.offer(negative_elbo, epoch)
 
         metrics = {
             "train_negative_elbo_nats": train_loss,
-            "validation_negative_elbo_nats": result.negative_elbo_nats,
-            "validation_rate_nats": result.rate_nats,
-            "validation_distortion_nats": result.distortion_nats,
+            "validation_negative_elbo_nats": negative_elbo,
+            "validation_rate_nats": terms.rate.mean().item(),
+            "validation_distortion_nats": terms.distortion.mean().item(),
             "learning_rate": optimizer.learning_rate,
         }
         images = {"reconstructions": _reconstructions(model, shown, compute)}
-        on_epoch(EpochReport(epoch, params.num_epochs, metrics, images))
+        state.history.add(EpochReport(epoch, params.num_epochs, metrics, images))
 
-    model.load_state_dict(best_state)
-    return best
+    state.best.put_back()
+    figures = state.history.reports[state.best.epoch - 1].metrics
+    return TrainedVae(
+        model=model,
+        best_epoch=state.best.epoch,
+        negative_elbo_nats=figures["validation_negative_elbo_nats"],
+        rate_nats=figures["validation_rate_nats"],
+        distortion_nats=figures["validation_distortion_nats"],
+    )
 
 
 def _train_epoch(
@@ -121,30 +122,34 @@ def _train_epoch(
     params: VaeTrainingParams,
     compute: Compute,
     epoch: int,
+    state: TrainingState,
 ) -> float:
+    """Train for one epoch and return its mean loss."""
     model.train()
-    order = generator(params.seed, "order", epoch)
-    noise_source = generator(params.seed, "noise", epoch, device=compute.device)
-    total, num_steps = torch.zeros((), device=compute.device), 0
-    if params.binarization == "static":
-        static = binarized_once(images, params.seed)
-    for positions in epoch_batches(len(images), params.batch_size, order, compute.device):
-        if params.binarization == "static":
+    progress, where = state.progress, f"train_vae epoch {epoch}"
+    order = torch.randperm(len(images), generator=generator(params.seed, "order", epoch))
+    noise = generator(params.seed, "noise", epoch, device=compute.device)
+    progress.start([order.to(compute.device)], noise)
+    static = binarized_once(images, params.seed) if params.binarization == "static" else None
+    steps = equal_steps(progress.order[0], params.batch_size)
+    for positions in itertools.islice(steps, progress.num_steps, None):
+        if static is not None:
             batch = static[positions]
         else:
-            batch = binarize(images[positions], noise_source)
+            batch = binarize(images[positions], progress.noise)
         shape = (len(batch), model.num_latents)
-        noise = torch.randn(shape, generator=noise_source, device=compute.device)
+        noise_of_latents = torch.randn(shape, generator=progress.noise, device=compute.device)
         with compute.autocast():
-            terms = model(batch, noise)
+            terms = model(batch, noise_of_latents)
         loss = terms.negative_elbo.mean()
         if compute.device.type == "cpu":  # elsewhere reading it would stall every step
-            require_finite(loss.detach(), f"train_vae epoch {epoch}")
+            require_finite(loss.detach(), where)
         optimizer.step(loss)
-        total += loss.detach()
-        num_steps += 1
-    require_finite(total, f"train_vae epoch {epoch}")
-    return total.item() / num_steps
+        progress.add(loss.detach())
+        state.save_if_due(where)
+    mean_loss = progress.finish()
+    require_finite(mean_loss, where)
+    return mean_loss.item()
 
 
 @torch.no_grad()

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from diptych.cnn.augmentation import augment
 from diptych.cnn.params import CnnTrainingParams
+from diptych.cnn.views import View, augment, prediction_views
 
 HEIGHT, WIDTH = 40, 60
 CENTRE = ((WIDTH - 1) / 2, (HEIGHT - 1) / 2)
@@ -88,3 +88,52 @@ def test_the_generator_decides(cnn_params):
     first, again, other = (augmented(params, CENTRE, num_images=5, seed=s) for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_a_view_of_no_change_is_the_image():
+    images = torch.rand(3, 2, 5, 7)
+    torch.testing.assert_close(View().of(images), images)
+
+
+def test_a_shifted_view_takes_its_pixels_from_there():
+    images = torch.rand(2, 1, 6, 8)
+    view = View(shift_x=2.0, shift_y=-1.0).of(images)
+    torch.testing.assert_close(view[..., 1:, :-2], images[..., :-1, 2:])
+    torch.testing.assert_close(view[..., 0, :], torch.zeros(2, 1, 8))
+    torch.testing.assert_close(view[..., -2:], torch.zeros(2, 1, 6, 2))
+
+
+def test_a_quarter_turn_is_a_quarter_turn():
+    images = torch.rand(2, 1, 6, 6)
+    turned = View(angle=math.pi / 2).of(images)
+    torch.testing.assert_close(turned, images.rot90(1, (2, 3)), atol=1e-5, rtol=1e-5)
+
+
+def test_each_kind_of_prediction_view_has_its_parameter(cnn_params):
+    def views(**changes: float) -> list[View]:
+        return list(prediction_views(cnn_params(**changes)))
+
+    assert views() == []
+    shifted = views(view_shift_pixels=0.5)
+    assert {(view.shift_x, view.shift_y) for view in shifted} == {
+        (x, y) for x in (-0.5, 0.5) for y in (-0.5, 0.5)
+    }
+    rotated = [View(angle=-math.pi / 6), View(angle=math.pi / 6)]
+    assert views(view_rotation_degrees=30.0) == rotated
+    scaled = [View(scale_x=scale, scale_y=scale) for scale in (0.75, 1.25)]
+    assert views(view_scale_change=0.25) == scaled
+    everything = views(view_shift_pixels=0.5, view_rotation_degrees=30.0, view_scale_change=0.25)
+    assert everything == [*shifted, *rotated, *scaled]
+    assert views(mirror=True) == [View(scale_x=-1.0)]
+
+
+def test_half_of_the_images_are_mirrored(cnn_params):
+    """The share of 400 is within 5 standard errors: 6e-7 false alarms."""
+    left = (CENTRE[0] - 12, CENTRE[1])
+    moved = augmented(cnn_params(mirror=True), left)[:, 0]
+    distance = (moved - torch.tensor(CENTRE)).abs() - torch.tensor([12.0, 0.0])
+    assert distance.abs().max() < 0.05
+    share = (moved[:, 0] > CENTRE[0]).float().mean()
+    assert abs(share - 0.5) < 5 * 0.5 / 400**0.5
+    images = torch.rand(2, 3, 5, 6)
+    torch.testing.assert_close(View(scale_x=-1.0).of(images), images.flip(3))

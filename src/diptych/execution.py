@@ -5,6 +5,7 @@ the stages of one execution, so the nearest DVC among a stage's ancestors identi
 """
 
 import hashlib
+import os
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,21 +14,45 @@ from pathlib import Path, PurePath
 import psutil
 
 
-def find_execution() -> str | None:
-    """Return a key of the DVC process that started this one, or None when there is none."""
+def find_execution() -> psutil.Process | None:
+    """Return the DVC process that started this one, or None when there is none."""
     with suppress(psutil.Error):
         for ancestor in psutil.Process().parents():
             if _is_dvc(_command_line(ancestor)):
-                return process_key(ancestor)
+                return ancestor
     return None
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Tell whether a process still runs; one that has ended but was not waited for does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def process_key(process: psutil.Process) -> str:
     """Return what tells a process from every other one: host, boot, number and start."""
-    # Seconds since boot: unlike the time of day, no clock adjustment changes it.
-    start = process.create_time() - psutil.boot_time()
-    identity = f"{platform.node()}\n{_boot()}\n{process.pid}\n{start:.2f}"
+    start_seconds = _start_seconds_since_boot(process)
+    identity = f"{platform.node()}\n{boot_id()}\n{process.pid}\n{start_seconds:.2f}"
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def boot_id() -> str:
+    """Return what the system calls the time since it was started; empty where it has no name."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def _start_seconds_since_boot(process: psutil.Process) -> float:
+    """Return when a process was started; unlike the time of day, no clock adjustment changes it."""
+    try:
+        status = Path(f"/proc/{process.pid}/stat").read_bytes()
+    except OSError:  # not Linux, or the process has ended
+        return process.create_time() - psutil.boot_time()
+    # The 22nd field, in ticks; the second, the program's name in brackets, may hold anything.
+    return int(status.rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _is_dvc(command_line: Sequence[str]) -> bool:
@@ -54,9 +79,3 @@ def _command_line(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
-
-
-def _boot() -> str:
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""

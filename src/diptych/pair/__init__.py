@@ -1,0 +1,1 @@
+"""The pair: a classifier that an autoencoder tells when to abstain."""

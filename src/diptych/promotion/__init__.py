@@ -1,0 +1,1 @@
+"""Which model may be the champion: a pure decision from figures to a verdict with reasons."""

@@ -1,0 +1,60 @@
+"""The store as commands open it: checked at once, and failing in one line."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from diptych.errors import UserError
+from diptych.tracking.environment import prepare_environment
+from diptych.tracking.recording import reason_of
+from diptych.tracking.secrets import redacted
+from diptych.tracking.store import Store, find_root, find_store
+
+
+class StoreError(UserError):
+    """The store is missing, does not answer, or lacks what was asked for."""
+
+
+def store_of(params_path: Path) -> Store:
+    """Return the store of the project that a parameter file belongs to."""
+    return find_store(find_root(params_path, os.environ), os.environ)
+
+
+def connect(store: Store) -> Any:
+    """Open a store that exists and return an MlflowClient for it.
+
+    Raises:
+        StoreError: when there is no store, or it does not answer.
+    """
+    if store.database is not None and not store.database.exists():
+        raise StoreError(f"{store.database}: must hold recorded runs (got no such file)")
+    prepare_environment()
+    with failures_in_one_line(store):
+        import mlflow
+
+        client = mlflow.MlflowClient(tracking_uri=store.uri)
+        client.get_experiment_by_name(store.experiment)
+    return client
+
+
+@contextmanager
+def failures_in_one_line(store: Store) -> Iterator[None]:
+    """Turn what MLflow raises while the block runs into one line that names the store.
+
+    Raises:
+        StoreError: for a store that does not answer or refuses.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise StoreError(f"{redacted(store.uri)}: must answer ({reason_of(error)})") from None
+
+
+def is_missing(error: Exception) -> bool:
+    """Tell whether an MlflowException says that something does not exist."""
+    return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")

@@ -1,0 +1,98 @@
+"""An entry of the log carried out: written as intended, done, and written as done.
+
+Whoever has the lock next completes what somebody was killed in.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from diptych.tracking.audit import AuditEntry, Standing
+from diptych.tracking.registry import (
+    CHAMPION,
+    PREVIOUS,
+    Registry,
+    RegistryError,
+    RegistryState,
+)
+
+Check = Callable[[], None]
+"""Raises if the lock was lost."""
+
+
+def carry_out(registry: Registry, entry: AuditEntry, check: Check) -> AuditEntry:
+    """Write an entry and do what it says; return it as done.
+
+    Args:
+        registry: Where; its lock is held.
+        entry: What is intended.
+        check: Raises if the lock was lost.
+
+    Raises:
+        RegistryError: when somebody else has moved the aliases meanwhile, by hand.
+    """
+    check()
+    registry.write(entry)
+    return _complete(registry, entry, check)
+
+
+def settle(registry: Registry, check: Check, notice: Callable[[str], None]) -> RegistryState:
+    """Complete what was interrupted, or give it up; return the state after it.
+
+    Args:
+        registry: Where; its lock is held.
+        check: Raises if the lock was lost.
+        notice: Told in one line of what was interrupted.
+    """
+    state = registry.read()
+    entry = state.interrupted
+    if entry is None:
+        return state
+    where = f"{registry.name}: audit entry {entry.number}, interrupted:"
+    if _can_complete(registry, state.standing, entry):
+        _complete(registry, entry, check)
+        notice(f"{where} completed ({entry.action}: version {entry.version})")
+    else:
+        registry.write(replace(entry, state="undone"))
+        notice(f"{where} given up, its version or alias was changed by hand")
+    return registry.read()
+
+
+def shown(standing: Standing) -> str:
+    """Return aliases as text."""
+    champion, previous = (version_text(one) for one in (standing.champion, standing.previous))
+    return f"{CHAMPION} {champion}, {PREVIOUS} {previous}"
+
+
+def version_text(number: int | None) -> str:
+    """Return a version's number as text."""
+    return "none" if number is None else f"version {number}"
+
+
+def _can_complete(registry: Registry, found: Standing, entry: AuditEntry) -> bool:
+    """Tell whether nobody has deleted the version or moved the champion by hand since."""
+    try:
+        registry.version(entry.version)
+    except RegistryError:
+        return False
+    is_untouched = found.champion in (entry.before.champion, entry.after.champion)
+    return entry.action == "refused" or is_untouched
+
+
+def _complete(registry: Registry, entry: AuditEntry, check: Check) -> AuditEntry:
+    """Bring about what an entry says, from wherever it was interrupted."""
+    if entry.action != "rolled back":
+        registry.tag_verdict(entry.version, entry.action, "\n".join(entry.why))
+    if entry.action != "refused":
+        check()
+        registry.set_alias(PREVIOUS, entry.after.previous)
+        check()
+        registry.set_alias(CHAMPION, entry.after.champion)
+    found = registry.read().standing
+    if entry.action != "refused" and found != entry.after:
+        raise RegistryError(
+            f"{registry.name}: aliases must be {shown(entry.after)} (got {shown(found)}, "
+            "moved by somebody else)"
+        )
+    done = replace(entry, state="done")
+    registry.write(done)
+    return done

@@ -1,0 +1,225 @@
+"""One registered model: its versions, its aliases, and its log."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from diptych.errors import UserError
+from diptych.promotion.card import shortened
+from diptych.promotion.record import Family, ModelRecord
+from diptych.tracking.audit import MAX_TEXT, AuditEntry, Standing, entry_text, read_entry
+from diptych.tracking.client import is_missing
+
+CHAMPION = "champion"
+PREVIOUS = "previous"
+VERDICT_TAG = "diptych.verdict"
+REASONS_TAG = "diptych.verdict_reasons"
+
+_SOURCE = "models:/"
+_VERSIONS_TAG = "mlflow.modelVersions"
+# Digits enough that the tags' alphabetical order, which the UI shows, is the log's.
+_AUDIT_KEY = "audit.{:06d}"
+_AUDIT_PATTERN = re.compile(r"audit\.(\d+)")
+
+
+class RegistryError(UserError):
+    """A registered model is not in the state that a command needs."""
+
+
+def model_name(prefix: str, family: Family) -> str:
+    """Return the name under which a family's models are registered."""
+    return f"{prefix}-{family}"
+
+
+def was_promoted(version: Any) -> bool:
+    """Tell whether a version was promoted once; it keeps saying so whatever came later."""
+    return bool(version.tags.get(VERDICT_TAG) == "promoted")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryState:
+    """A registered model at one moment.
+
+    Attributes:
+        standing: Its aliases.
+        latest: The newest version; None if there is none.
+        log: Its entries, oldest first.
+    """
+
+    standing: Standing
+    latest: int | None
+    log: tuple[AuditEntry, ...]
+
+    @property
+    def interrupted(self) -> AuditEntry | None:
+        """The entry that was intended and is not done; None if there is none."""
+        return next((entry for entry in self.log if entry.state == "intended"), None)
+
+
+class Registry:
+    """A registered model in a store; it need not exist before its first version."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        """Look at a registered model.
+
+        Args:
+            client: An MlflowClient.
+            name: The registered model's.
+        """
+        self.client = client
+        self.name = name
+
+    def read(self) -> RegistryState:
+        """Read aliases and log, together.
+
+        Raises:
+            AuditError: when an entry of the log cannot be read.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            model = self.client.get_registered_model(self.name)
+        except MlflowException as error:
+            if is_missing(error):
+                return RegistryState(Standing(None, None), None, ())
+            raise
+        aliases = {alias: int(version) for alias, version in model.aliases.items()}
+        versions = [int(one.version) for one in model.latest_versions]
+        return RegistryState(
+            standing=Standing(aliases.get(CHAMPION), aliases.get(PREVIOUS)),
+            latest=max(versions, default=None),
+            log=_log_of(model.tags),
+        )
+
+    def version(self, number: int) -> Any:
+        """Return a version.
+
+        Raises:
+            RegistryError: when it does not exist.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_model_version(self.name, str(number))
+        except MlflowException as error:
+            if is_missing(error):
+                raise RegistryError(f"{self.name}: version {number}: does not exist") from None
+            raise
+
+    def logged_model(self, version: Any) -> Any:
+        """Return the logged model that a version was registered from.
+
+        Raises:
+            RegistryError: when it does not exist, or the version has another source.
+        """
+        from mlflow.exceptions import MlflowException
+
+        where = f"{self.name}: version {version.version}"
+        if not version.source.startswith(_SOURCE):
+            raise RegistryError(f"{where}: must be a logged model (got {version.source})")
+        try:
+            return self.client.get_logged_model(version.source.removeprefix(_SOURCE))
+        except MlflowException as error:
+            if is_missing(error):
+                raise RegistryError(f"{where}: must have its logged model (got deleted)") from None
+            raise
+
+    def find(self, record: ModelRecord) -> Any | None:
+        """Return the version that a logged model is registered as; None if it is not."""
+        found = self.client.search_model_versions(
+            f"name = '{self.name}' AND run_id = '{record.run_id}'"
+        )
+        source = f"{_SOURCE}{record.model_id}"
+        return next((version for version in found if version.source == source), None)
+
+    def register(self, record: ModelRecord, tags: Mapping[str, str], card: str) -> int:
+        """Register a logged model that is not yet; return its version.
+
+        Args:
+            record: The model.
+            tags: Of the version.
+            card: Its description, in Markdown; cut to what a store takes.
+        """
+        self._create()
+        with _global_store(self.client.tracking_uri):
+            made = self.client.create_model_version(
+                self.name,
+                f"{_SOURCE}{record.model_id}",
+                run_id=record.run_id,
+                tags=dict(tags),
+                description=shortened(card, MAX_TEXT),
+                await_creation_for=0,
+                model_id=record.model_id,
+            )
+        self._link(record.model_id, int(made.version))
+        return int(made.version)
+
+    def describe(self, version: int, card: str) -> None:
+        """Give a version another description, in Markdown; cut to what a store takes."""
+        self.client.update_model_version(self.name, str(version), shortened(card, MAX_TEXT))
+
+    def set_alias(self, alias: str, version: int | None) -> None:
+        """Let an alias name a version, or take it away."""
+        if version is None:
+            self.client.delete_registered_model_alias(self.name, alias)
+        else:
+            self.client.set_registered_model_alias(self.name, alias, str(version))
+
+    def write(self, entry: AuditEntry) -> None:
+        """Write an entry of the log, or write it anew."""
+        key = _AUDIT_KEY.format(entry.number)
+        self.client.set_registered_model_tag(self.name, key, entry_text(entry))
+
+    def tag_verdict(self, version: int, verdict: str, reasons: str) -> None:
+        """Say on a version what the gate said, unless it was promoted before."""
+        if was_promoted(self.version(version)):
+            return
+        for key, value in ((REASONS_TAG, reasons), (VERDICT_TAG, verdict)):
+            self.client.set_model_version_tag(self.name, str(version), key, value)
+
+    def _link(self, model_id: str, version: int) -> None:
+        """Let a logged model name its version; of MLflow's stores only servers do so themselves."""
+        tags = self.client.get_logged_model(model_id).tags
+        links = json.loads(tags.get(_VERSIONS_TAG, "[]"))
+        own = {"name": self.name, "version": version}
+        if own not in links:
+            value = json.dumps([*links, own])
+            self.client.set_logged_model_tags(model_id, {_VERSIONS_TAG: value})
+
+    def _create(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+
+def _log_of(tags: Mapping[str, str]) -> tuple[AuditEntry, ...]:
+    numbered = [
+        (int(match[1]), text)
+        for key, text in tags.items()
+        if (match := _AUDIT_PATTERN.fullmatch(key))
+    ]
+    return tuple(read_entry(number, text) for number, text in sorted(numbered))
+
+
+@contextmanager
+def _global_store(uri: str) -> Iterator[None]:
+    """Let MLflow's process-wide store be this one: an SQL registry looks logged models up there."""
+    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
+    variable = "MLFLOW_TRACKING_URI"
+    before = os.environ.get(variable)
+    try:
+        with _use_tracking_uri(uri):
+            yield
+    finally:
+        os.environ.pop(variable, None)
+        if before is not None:
+            os.environ[variable] = before

@@ -1,0 +1,118 @@
+"""Versions of a registered model: made from logged models, with what they say of themselves."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from diptych.promotion.card import model_card
+from diptych.promotion.decision import Decision
+from diptych.promotion.record import Family, ModelRecord
+from diptych.tracking.client import StoreError
+from diptych.tracking.origins import Origin, get_run
+from diptych.tracking.registry import Registry, was_promoted
+
+CARD_FILE = "model_card.md"
+
+_PICTURES: Mapping[Family, Mapping[str, str]] = {
+    "cnn": {"Confusion matrix": "confusion_matrix", "Reliability": "reliability"},
+    "vae": {"Reconstructions": "reconstructions"},
+    "pair": {"Novelty": "novelty", "Reliability": "reliability"},
+}
+_COMMIT_TAG = "mlflow.source.git.commit"
+_EVALUATION_TAG = "evaluation_run"
+
+
+def registered_origin(registry: Registry, number: int) -> Origin:
+    """Return where a version comes from; of its runs, which may be gone, only what is needed.
+
+    Raises:
+        RegistryError: when the version or its logged model does not exist.
+    """
+    version = registry.version(number)
+    evaluation = version.tags.get(_EVALUATION_TAG)
+    return Origin(
+        run_id=version.run_id,
+        model=registry.logged_model(version),
+        evaluation_run_id=evaluation if _is_there(registry.client, evaluation) else None,
+        is_dirty=None,
+        tags={},
+    )
+
+
+def register_candidate(
+    registry: Registry,
+    origin: Origin,
+    candidate: ModelRecord,
+    decision: Decision,
+    check: Callable[[], None],
+) -> int:
+    """Return a candidate's version, registered if it was not, with a card of this decision.
+
+    Args:
+        registry: Where; its lock is held.
+        origin: Where the candidate comes from.
+        candidate: The model.
+        decision: The gate's.
+        check: Raises if the lock was lost.
+    """
+    known = registry.find(candidate)
+    if known is not None and was_promoted(known):
+        return int(known.version)
+    pictures = _pictures(candidate.family, origin)
+    card = model_card(candidate, decision, _lineage(origin), pictures)
+    _log_card(registry.client, candidate.run_id, card)
+    check()
+    if known is None:
+        return registry.register(candidate, _version_tags(origin, candidate), card)
+    registry.describe(int(known.version), card)
+    return int(known.version)
+
+
+def _is_there(client: Any, run_id: str | None) -> bool:
+    with suppress(StoreError):
+        return run_id is not None and get_run(client, run_id) is not None
+    return False
+
+
+def _lineage(origin: Origin) -> dict[str, str]:
+    """Return where a model comes from, as its card shows it."""
+    found = {
+        "run": origin.run_id,
+        "evaluated by run": origin.evaluation_run_id,
+        "commit": origin.tags.get(_COMMIT_TAG),
+        "code had changes": origin.tags.get("diptych.git_dirty"),
+        "preset": origin.tags.get("diptych.preset"),
+        "fingerprint": origin.tags.get("diptych.fingerprint"),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _pictures(family: Family, origin: Origin) -> dict[str, str]:
+    """Return addresses, by caption, that hold on the pages of the server which shows the card."""
+    run_id = origin.evaluation_run_id
+    return {
+        caption: f"get-artifact?run_uuid={run_id}&path=evaluation/{name}.png"
+        for caption, name in _PICTURES[family].items()
+        if run_id
+    }
+
+
+def _version_tags(origin: Origin, record: ModelRecord) -> dict[str, str]:
+    tags = {
+        "weights_sha256": record.weights_sha256,
+        "dataset_sha256": record.dataset_sha256,
+        "test_sha256": record.test_sha256,
+        "run": record.run_id,
+        "commit": origin.tags.get(_COMMIT_TAG),
+        _EVALUATION_TAG: origin.evaluation_run_id,
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+def _log_card(client: Any, run_id: str, card: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
+        path = Path(temporary, CARD_FILE)
+        path.write_text(card, encoding="utf-8")
+        client.log_artifact(run_id, str(path))

@@ -1,0 +1,147 @@
+"""What MLflow's pages show first: runs as a table of what is compared, and their images."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from diptych.tracking.client import connect, failures_in_one_line
+from diptych.tracking.secrets import redacted
+from diptych.tracking.store import Store, initialise_database
+
+_HOST = "127.0.0.1"
+_TAG = "mlflow.sharedViewState."  # of an experiment; MLflow's button "Share" writes such tags
+_KEY = "diptych-{}"
+
+_COLUMNS = (
+    "metrics.`cnn.accuracy`",
+    "metrics.`cnn.accuracy.mean`",  # over seeds, as all that end so: all that such a row has
+    "metrics.`cnn.nll_nats`",
+    "metrics.`vae.nll_nats`",
+    "metrics.`vae.nll_nats.mean`",
+    "metrics.`vae.active_units`",
+    "metrics.`pair.abstention_share`",
+    "metrics.`accepted_share`",
+    "params.`dataset.name`",
+    "params.`train_cnn.architecture`",
+    "params.`train_vae.architecture`",
+    "params.`train_vae.num_latents`",
+    "tags.`diptych.preset`",
+)
+_TABLE = {"selectedColumns": _COLUMNS, "columnOrder": _COLUMNS}
+_IMAGE_KEY = "test_reconstructions"
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One state of an experiment's page.
+
+    Attributes:
+        mode: As the page's address says it.
+        state: The page's settings that are not the defaults.
+    """
+
+    mode: Literal["TABLE", "CHART"]
+    state: Mapping[str, Any]
+
+
+# Without filter or order of its own, a table has the stages folded below their execution.
+_RUNS = _View("TABLE", _TABLE)
+_IMAGES = _View(
+    "CHART",
+    {
+        "searchFilter": "tags.`diptych.execution` LIKE '%'",
+        "orderByKey": "metrics.`vae.nll_nats`",
+        "orderByAsc": False,  # the grid is in reverse order
+        **_TABLE,
+        "runListHidden": True,
+        "chartsSearchFilter": _IMAGE_KEY,
+        "compareRunCharts": [
+            {
+                "type": "IMAGE",
+                "uuid": _IMAGE_KEY,
+                "metricSectionId": "images",
+                "displayName": _IMAGE_KEY,
+                "imageKeys": [_IMAGE_KEY],
+                "step": 0,
+                "runsCountToCompare": 10,
+                "showRunParams": False,
+                "isGenerated": True,
+                "deleted": False,
+            }
+        ],
+        "compareRunSections": [
+            {
+                "uuid": "images",
+                "name": "Images",
+                "columns": 1,
+                "cardHeight": 360,
+                "display": True,
+                "isReordered": False,
+                "isGenerated": True,
+                "deleted": False,
+            }
+        ],
+    },
+)
+_VIEWS = {"runs": _RUNS, "images": _IMAGES}
+
+
+def show_runs(store: Store, port: int) -> NoReturn:
+    """Print where the views are; become MLflow's server on the loopback interface if none runs.
+
+    Args:
+        store: A server's, or one that this process is to show.
+        port: Of the server to start.
+
+    Raises:
+        StoreError: when the store does not answer.
+    """
+    is_served = store.uri.startswith(("http://", "https://"))
+    server = store.uri.rstrip("/") if is_served else f"http://{_HOST}:{port}"
+    for name, address in (share_views(store) or {"runs": "/"}).items():
+        print(f"{name}: {redacted(server)}{address}", flush=True)
+    if is_served:
+        sys.exit(0)
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1"]
+    command += ["--host", _HOST, "--port", str(port)]
+    environment = {
+        **os.environ,
+        # Not on the command line: an address may hold credentials.
+        "MLFLOW_BACKEND_STORE_URI": store.uri,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    os.execve(sys.executable, command, environment)  # noqa: S606
+
+
+def share_views(store: Store) -> dict[str, str]:
+    """Store the views with the experiment and return their addresses, relative to the server's.
+
+    `runs`: a row per pipeline execution, newest first, its stages folded below. `images`: the test
+    images' reconstructions by every run beside each other, the likeliest first.
+
+    Args:
+        store: A local database is created when it is not there yet. Without the experiment there
+            is nothing to see.
+
+    Raises:
+        StoreError: when the store does not answer.
+    """
+    if store.database is not None and store.artifact_folder is not None:
+        initialise_database(store.database, store.artifact_folder)
+    client = connect(store)
+    with failures_in_one_line(store):
+        experiment = client.get_experiment_by_name(store.experiment)
+        if experiment is None:
+            return {}
+        for name, view in _VIEWS.items():
+            tag, state = f"{_TAG}{_KEY.format(name)}", json.dumps(view.state)
+            if experiment.tags.get(tag) != state:
+                client.set_experiment_tag(experiment.experiment_id, tag, state)
+    page = f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+    return {
+        name: f"{page}&compareRunsMode={view.mode}&viewStateShareKey={_KEY.format(name)}"
+        for name, view in _VIEWS.items()
+    }

@@ -1,0 +1,411 @@
+"""Promotion and rollback on real stores: laws of the registry, whatever happens to a process."""
+
+import multiprocessing
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diptych.tracking.audit import Standing, champions, standing_of
+from diptych.tracking.client import StoreError
+from diptych.tracking.model_records import FIGURES_FILE, PER_IMAGE_FILE
+from diptych.tracking.promoting import (
+    Outcome,
+    Request,
+    promote,
+    read_history,
+    read_status,
+    roll_back,
+)
+from diptych.tracking.registry import VERDICT_TAG, RegistryError
+from diptych.tracking.store import ARTIFACT_FOLDER, DATABASE_FILE
+from tests.stages.conftest import PROCESSED
+from tests.tracking.promotions import (
+    COMMIT,
+    Copier,
+    Death,
+    Execution,
+    Project,
+    act,
+    act_and_exit,
+    add_execution,
+    dying,
+    images_of,
+)
+
+NAME = "diptych-cnn"
+
+
+@pytest.fixture
+def project(copied: Copier) -> Project:
+    return copied("project")
+
+
+def promoted(project: Project, name: str, **request: Any) -> Outcome:
+    run_id = project.executions[name].run_id
+    return promote(project.desk(), "cnn", Request(run_id=run_id, **request))
+
+
+def standing(project: Project, name: str = NAME) -> Standing:
+    if name not in model_names(project):
+        return Standing(None, None)
+    aliases = project.client.get_registered_model(name).aliases
+    numbers = {alias: int(version) for alias, version in aliases.items()}
+    return Standing(numbers.get("champion"), numbers.get("previous"))
+
+
+def check_laws(project: Project) -> Standing:
+    """The aliases are the log's, the champion passed the gate, nothing is unfinished."""
+    found = standing(project)
+    log = read_history(project.desk(), "cnn")
+    assert [entry.number for entry in log] == list(range(1, len(log) + 1))
+    assert {entry.state for entry in log} <= {"done"}
+    assert standing_of(log) == found
+    stack = champions(log)
+    assert Standing(*[*reversed(stack), None, None][:2]) == found
+    if found.champion is not None:
+        version = project.client.get_model_version(NAME, str(found.champion))
+        assert version.tags[VERDICT_TAG] == "promoted"
+    return found
+
+
+def model_names(project: Project) -> list[str]:
+    return [model.name for model in project.client.search_registered_models()]
+
+
+@pytest.mark.parametrize("family", ["cnn", "vae", "pair"])
+def test_the_first_is_promoted_the_better_replaces_it_and_the_worse_is_refused(
+    project: Project, family: Any
+) -> None:
+    desk, name = project.desk(), f"diptych-{family}"
+    first = promote(desk, family, Request(run_id=project.executions["plain"].run_id))
+    assert first.decision.is_promoted
+    assert standing(project, name) == Standing(1, None)
+    better = promote(desk, family, Request(run_id=project.executions["better"].run_id))
+    assert better.decision.is_promoted
+    assert better.champion == 1
+    assert standing(project, name) == Standing(2, 1)
+    worse = promote(desk, family, Request())  # the newest
+    assert worse.candidate.model_id == project.executions["worse"].models[family]
+    assert not worse.decision.is_promoted
+    assert worse.decision.refusals
+    assert standing(project, name) == Standing(2, 1)
+    assert [entry.action for entry in read_history(desk, family)] == [
+        "promoted",
+        "promoted",
+        "refused",
+    ]
+    assert read_status(desk, family).disagreement is None
+
+
+def test_a_version_says_what_it_is_and_what_the_gate_said(project: Project) -> None:
+    promoted(project, "better")
+    promoted(project, "worse")
+    execution = project.executions["worse"]
+    good, bad = (project.client.get_model_version(NAME, number) for number in "12")
+    assert good.tags[VERDICT_TAG] == "promoted"
+    assert bad.tags[VERDICT_TAG] == "refused"
+    assert bad.source == f"models:/{execution.models['cnn']}"
+    assert bad.run_id == bad.tags["run"] == execution.runs["train_cnn"]
+    assert bad.tags["evaluation_run"] == execution.runs["evaluate"]
+    assert bad.tags["commit"] == COMMIT
+    model = project.client.get_logged_model(execution.models["cnn"])
+    assert bad.tags["weights_sha256"] == model.tags["weights_sha256"]
+    assert bad.description.startswith("# Classifier")
+    assert len(bad.description) <= 5000
+    (entry,) = [one for one in read_history(project.desk(), "cnn") if one.action == "refused"]
+    assert bad.tags["diptych.verdict_reasons"].splitlines() == list(entry.why)
+    assert any("got" in reason for reason in entry.why)
+    assert entry.figures["cnn.accuracy"] == 12 / 30
+    card = project.client.list_artifacts(execution.runs["train_cnn"])
+    assert "model_card.md" in [file.path for file in card]
+
+
+def test_a_dry_run_decides_and_writes_nothing(project: Project) -> None:
+    assert promoted(project, "better", is_dry_run=True).decision.is_promoted
+    assert project.client.search_registered_models() == []
+
+
+def test_the_same_model_again_is_refused_and_stays_what_it_is(project: Project) -> None:
+    promoted(project, "better")
+    again = promoted(project, "better")
+    assert not again.decision.is_promoted
+    assert again.candidate.version == 1
+    assert check_laws(project) == Standing(1, None)
+
+
+@pytest.mark.parametrize("given", ["train_cnn", "train_vae", "evaluate"])
+def test_any_stage_of_an_execution_leads_to_its_model(project: Project, given: str) -> None:
+    execution = project.executions["better"]
+    outcome = promote(project.desk(), "cnn", Request(run_id=execution.runs[given], is_dry_run=True))
+    assert outcome.candidate.run_id == execution.runs["train_cnn"]
+
+
+def test_a_link_leads_to_the_run_that_made_the_model(project: Project) -> None:
+    client, old = project.client, project.executions["better"]
+    experiment = client.get_run(old.run_id).info.experiment_id
+    parent = client.create_run(experiment, tags={"diptych.execution": "skipped"}).info.run_id
+    for stage, run_id in old.runs.items():
+        tags = {
+            "diptych.stage": stage,
+            "mlflow.parentRunId": parent,
+            "diptych.reused_run_id": run_id,
+        }
+        client.set_terminated(client.create_run(experiment, tags=tags).info.run_id)
+    client.set_terminated(parent)
+    outcome = promote(project.desk(), "cnn", Request())
+    assert outcome.candidate.run_id == old.runs["train_cnn"]
+    assert outcome.decision.is_promoted
+
+
+def test_rollbacks_go_back_through_the_champions_until_there_is_none(project: Project) -> None:
+    promoted(project, "plain")
+    with pytest.raises(RegistryError, match="must have a version @previous"):
+        roll_back(project.desk(), "cnn")
+    promoted(project, "better")
+    entry = roll_back(project.desk(), "cnn")
+    assert (entry.before, entry.after) == (Standing(2, 1), Standing(1, None))
+    assert check_laws(project) == Standing(1, None)
+    with pytest.raises(RegistryError, match="must have a version @previous"):
+        roll_back(project.desk(), "cnn")
+    promoted(project, "better")
+    assert check_laws(project) == Standing(2, 1)
+
+
+def test_an_unexpected_champion_stops_a_promotion(project: Project) -> None:
+    with pytest.raises(RegistryError, match=r"must be version 1 \(got none\)"):
+        promoted(project, "plain", expected_champion=1)
+    assert promoted(project, "plain", expected_champion=0).decision.is_promoted
+    with pytest.raises(RegistryError, match=r"must be none \(got version 1\)"):
+        promoted(project, "better", expected_champion=0)
+    assert promoted(project, "better", expected_champion=1).decision.is_promoted
+    check_laws(project)
+
+
+@pytest.fixture
+def built(recorded: Project, copied: Copier) -> Callable[..., Project]:
+    """A project with one more execution, as good as the best, with changes; artifacts its own."""
+
+    def build(**changes: Any) -> Project:
+        project = copied("built")
+        client, folder = project.client, project.root / ARTIFACT_FOLDER
+        images = changes.pop("images", images_of(3, 80.0))
+        made = add_execution(client, recorded.root / PROCESSED, folder, images, 7, **changes)
+        return Project(project.root, project.uri, {**project.executions, "built": made})
+
+    return build
+
+
+def refusals(project: Project, name: str = "built") -> dict[str, str]:
+    outcome = promoted(project, name)
+    assert not outcome.decision.is_promoted
+    assert project.client.get_registered_model(NAME).aliases == {}
+    return {check.name: check.found for check in outcome.decision.refusals}
+
+
+def test_dirty_code_is_refused_unless_allowed(built: Callable[..., Project]) -> None:
+    project = built(is_dirty=True)
+    assert list(refusals(project)) == ["code"]
+    assert "Refused" in project.client.get_model_version(NAME, "1").description
+    assert promoted(project, "built", allow_dirty=True).candidate.version == 1
+    assert "Promoted" in project.client.get_model_version(NAME, "1").description
+    check_laws(project)
+
+
+@pytest.mark.parametrize(
+    ("dirty", "family", "is_refused"),
+    [
+        ("train_cnn", "cnn", True),
+        ("evaluate", "cnn", True),  # all figures are from there
+        ("train_vae", "cnn", False),
+        ("evaluate", "vae", True),
+        ("train_vae", "pair", True),
+    ],
+)
+def test_changed_code_counts_where_model_or_figures_come_from(
+    project: Project, dirty: str, family: Any, is_refused: bool
+) -> None:
+    execution = project.executions["better"]
+    project.client.set_tag(execution.runs[dirty], "diptych.git_dirty", "true")
+    outcome = promote(project.desk(), family, Request(run_id=execution.run_id, is_dry_run=True))
+    found = [check.name for check in outcome.decision.refusals]
+    assert found == (["code"] if is_refused else [])
+
+
+def _weights_of(project: Project, execution: Execution, family: str) -> Path:
+    location = project.client.get_logged_model(execution.models[family]).artifact_location
+    return Path(location.removeprefix("file://"), "data", family, "weights.safetensors")
+
+
+def test_tampered_weights_are_refused_and_not_rolled_back_to(
+    built: Callable[..., Project],
+) -> None:
+    project = built(images=images_of(15, 90.0))
+    weights = _weights_of(project, project.executions["built"], "cnn")
+    sound = weights.read_bytes()
+    weights.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    assert "weights" in refusals(project)
+    weights.write_bytes(sound)
+    promoted(project, "built")
+    promoted(project, "better")
+    weights.unlink()
+    with pytest.raises(
+        RegistryError, match=r"version 1: weights must have the sha256 .* \(got none"
+    ):
+        roll_back(project.desk(), "cnn")
+    assert check_laws(project) == Standing(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("family", "missing"),
+    [("cnn", FIGURES_FILE), ("vae", PER_IMAGE_FILE), ("pair", FIGURES_FILE)],
+)
+def test_a_champion_without_stored_results_is_evaluated_anew(
+    built: Callable[..., Project], recorded: Project, missing: str, family: Any
+) -> None:
+    project = built(images=images_of(15, 600.0))
+    project = Project(recorded.root, project.uri, project.executions)
+    desk = project.desk()
+    promote(desk, family, Request(run_id=project.executions["built"].run_id))
+    run = project.client.get_run(project.executions["built"].runs["evaluate"])
+    Path(run.info.artifact_uri.removeprefix("file://"), missing).unlink()
+    outcome = promote(desk, family, Request(run_id=project.executions["better"].run_id))
+    # Untrained, it is right by chance, whatever its stored figures said.
+    assert outcome.decision.is_promoted, outcome.decision.refusals
+    assert standing(project, f"diptych-{family}") == Standing(2, 1)
+
+
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    """Makes processes that have imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlflow", "tests.tracking.promotions"])
+    return context
+
+
+def run_together(processes: Any, target: Callable[..., None], *arguments: Any) -> list[int]:
+    """Run processes, one per tuple of arguments, and return their exit codes."""
+    running = [processes.Process(target=target, args=one) for one in arguments]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(120)
+        assert process.exitcode is not None
+    return [process.exitcode for process in running]
+
+
+@pytest.mark.parametrize(
+    ("first", "action", "ends"),
+    [
+        ([], "better", {Standing(None, None), Standing(1, None)}),
+        (["plain"], "better", {Standing(1, None), Standing(2, 1)}),
+        (["plain"], "worse", {Standing(1, None)}),
+        (["plain", "better"], "rollback", {Standing(2, 1), Standing(1, None)}),
+    ],
+)
+def test_a_kill_before_any_write_leaves_what_the_next_command_completes(
+    copied: Copier, first: list[str], action: str, ends: set[Standing]
+) -> None:
+    project = copied("project")
+    for name in first:
+        promoted(project, name)
+    start = Path(shutil.copy(project.root / DATABASE_FILE, project.root / "start.db"))
+    found, is_dead, num_writes = set(), True, 0
+    while is_dead:
+        restore(project, start)
+        is_dead = False
+        try:
+            act(project.desk(dying(project.client, num_writes)), project, action)
+        except Death:
+            is_dead = True
+        read_status(project.desk(), "cnn")
+        found.add(standing(project))
+        check_laws(project)
+        num_writes += 1
+    assert found == ends
+    assert num_writes > 5
+
+
+@pytest.mark.parametrize(
+    ("command", "end"),
+    [("status", Standing(2, 1)), ("rollback", Standing(1, None)), ("worse", Standing(2, 1))],
+)
+def test_whichever_command_comes_next_completes_what_was_intended(
+    project: Project, command: str, end: Standing
+) -> None:
+    promoted(project, "plain")
+    interrupt(project, "better")
+    notices: list[str] = []
+    assert standing(project) == Standing(1, None)
+    desk = project.desk(notice=notices.append)
+    if command == "status":
+        read_status(desk, "cnn")
+    else:
+        act(desk, project, command)
+    assert check_laws(project) == end
+    assert any("interrupted: completed (promoted: version 2)" in notice for notice in notices)
+
+
+def interrupt(project: Project, action: str) -> None:
+    """Do something and die as soon as it has been written down."""
+    num_writes = 0
+    while all(entry.state == "done" for entry in read_history(project.desk(), "cnn")):
+        with suppress(Death):
+            act(project.desk(dying(project.client, num_writes)), project, action)
+        num_writes += 1
+
+
+def test_an_interrupted_promotion_that_was_overtaken_by_hand_is_given_up(
+    project: Project,
+) -> None:
+    for name in ("plain", "worse"):
+        promoted(project, name)
+    interrupt(project, "better")
+    project.client.set_registered_model_alias(NAME, "champion", "2")
+    read_status(project.desk(), "cnn")
+    assert standing(project) == Standing(2, None)
+    assert [entry.state for entry in read_history(project.desk(), "cnn")][-1] == "undone"
+
+
+def restore(project: Project, start: Path) -> None:
+    """Put a store's earlier content back; SQLite itself does it, under open connections."""
+    with (
+        closing(sqlite3.connect(start)) as source,
+        closing(sqlite3.connect(project.root / DATABASE_FILE)) as target,
+    ):
+        source.backup(target)
+
+
+def test_a_killed_processes_lock_does_not_last(copied: Copier, processes: Any) -> None:
+    project = copied("project")
+    assert run_together(processes, act_and_exit, (project, "plain", 1)) == [9]
+    assert [name for name in model_names(project) if ".lock." in name]
+    assert promoted(project, "better").candidate.version == 1
+    assert [name for name in model_names(project) if ".lock." in name] == []
+
+
+def test_an_execution_that_evaluated_other_weights_is_no_candidate(project: Project) -> None:
+    model = project.executions["better"].models["cnn"]
+    project.client.set_logged_model_tags(model, {"weights_sha256": "0" * 64})
+    with pytest.raises(StoreError, match="evaluation of other weights"):
+        promoted(project, "better")
+
+
+@pytest.mark.parametrize("run_id", ["nonsense", "0" * 32])
+def test_an_unknown_run_is_one_line(project: Project, run_id: str) -> None:
+    with pytest.raises(StoreError, match=f"run {run_id}: does not exist"):
+        promote(project.desk(), "cnn", Request(run_id=run_id))
+
+
+def test_an_alias_moved_by_hand_is_told_and_the_log_is_kept(project: Project) -> None:
+    promoted(project, "plain")
+    promoted(project, "worse")
+    project.client.set_registered_model_alias(NAME, "champion", "2")
+    found = read_status(project.desk(), "cnn").disagreement
+    assert found is not None
+    assert "must be champion version 1, previous none" in found
+    assert promoted(project, "better").champion == 2
