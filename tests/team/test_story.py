@@ -1,0 +1,281 @@
+"""The whole story of a model, told by commands alone: on a project's own store and on the team's.
+
+A champion is there; two variants are trained and compared; the better one is promoted, the worse
+one refused; the promotion is taken back; the pair is served; and the champion is made again.
+"""
+
+import json
+import re
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from diptych.files import sha256_of
+from diptych.models import load_pair
+from diptych.params import read_yaml
+from diptych.tracking.store import DATABASE_FILE
+from tests.stages.conftest import Changes
+
+from .conftest import LOOPBACK, Settings, TeamServer, free_port
+from .projects import LENIENT, environment_of, git, logged_in, make_project, repro, run_as
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+# `make test` gives a file to one worker: both stories are told in the same one.
+pytestmark = [pytest.mark.pipeline, pytest.mark.filterwarnings("ignore")]  # mlflow's own
+
+NAME = "story"  # of the experiment, and before those of the registered models
+CNN, PAIR = f"{NAME}-cnn", f"{NAME}-pair"
+
+# Learning rates of the classifier: it learns next to nothing, all there is to learn, nothing.
+TOO_LOW, GOOD, HOPELESS = 0.001, 0.03, 0.0001
+
+# The class is told by where a bright row is, so that images must stay where they are.
+CHANGES: Changes = {
+    "train_cnn": {
+        "optimizer": "adamw",
+        "schedule": "constant",
+        "warmup_fraction": 0.0,
+        "num_epochs": 10,
+        "pruned_fraction": 0.0,
+        "max_shift_pixels": 0.0,
+        "max_rotation_degrees": 0.0,
+        "max_scale_change": 0.0,
+        "view_shift_pixels": 0.0,
+    },
+    "pair": {"abstention_level": 0.1},  # below 1 / 24 images of validation, nothing abstains
+    # Floors alone: what is asked of a model beside the champion is as it ships.
+    "promotion": {**LENIENT["promotion"], "prefix": NAME},
+}
+
+# The printed commands set up an environment; the real target would install gigabytes.
+MAKEFILE = """\
+setup:
+	mkdir -p .venv/bin
+	echo 'export PYTHONPATH="$(CURDIR)/src"' > .venv/bin/activate
+"""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project in which one person types commands.
+
+    Attributes:
+        folder: The project's.
+        settings: Environment variables that name experiment, store and login.
+        uri: The store's.
+    """
+
+    folder: Path
+    settings: Settings
+    uri: str
+
+    @property
+    def client(self) -> "MlflowClient":
+        import mlflow
+
+        return mlflow.MlflowClient(tracking_uri=self.uri)
+
+    def type(self, *command: str, exit_code: int = 0, **settings: str) -> str:
+        """Return what a command prints that ends with an exit code."""
+        done = run_as(self.folder, self.settings | {"COLUMNS": "200"} | settings, *command)
+        assert done.returncode == exit_code, done.stdout + done.stderr
+        return done.stdout
+
+    def number_of(self, alias: str) -> int:
+        """Return which version of the classifier an alias names."""
+        return int(self.client.get_model_version_by_alias(CNN, alias).version)
+
+    def champion_sha256(self, model: str) -> str:
+        """Return the sha256 with which a champion's weights were registered."""
+        champion = self.client.get_model_version_by_alias(model, "champion")
+        return champion.tags["weights_sha256"]
+
+
+@pytest.fixture(params=["own store", "team's server"])
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
+    """A project whose runs go to a store of its own, or to the team's with a member's login."""
+    folder = make_project(tmp_path / "project", CHANGES)
+    (folder / "Makefile").write_text(MAKEFILE)
+    settings = {"MLFLOW_EXPERIMENT_NAME": NAME}
+    if request.param == "own store":
+        yield Project(folder, settings, f"sqlite:///{folder / DATABASE_FILE}")
+        return
+    server: TeamServer = request.getfixturevalue("team_server")
+    with logged_in(server, server.member):
+        yield Project(folder, settings | server.environment(server.member), server.uri)
+
+
+def test_from_two_variants_to_the_same_weights_again(project: Project) -> None:
+    start = train(project, TOO_LOW)
+    there_is_a_champion(project)
+    train(project, HOPELESS)
+    train(project, GOOD)
+    worse, better = compare(project)
+    the_better_is_promoted(project, better)
+    the_worse_is_refused(project, worse)
+    the_champion_before_is_back(project)
+    everybody_sees_what_was_decided(project)
+    the_pair_is_served(project)
+    the_champion_is_made_again(project, start)
+
+
+def train(project: Project, learning_rate: float) -> str:
+    """Commit a learning rate and run the pipeline with it; return the commit."""
+    from dvc.utils.hydra import apply_overrides
+
+    change = f"train_cnn.learning_rate={learning_rate}"
+    apply_overrides(project.folder / "params.yaml", [change])
+    git(project.folder, "add", "--all")
+    git(project.folder, "commit", "--quiet", "--message", change)
+    assert "warning" not in repro(project.folder, project.settings)
+    return git(project.folder, "rev-parse", "HEAD")
+
+
+def there_is_a_champion(project: Project) -> None:
+    told = project.type("diptych", "promote", "cnn")
+    assert f"{CNN} version 1 promoted (champion until now: none)" in told
+
+
+def compare(project: Project) -> "tuple[Run, Run]":
+    """Return the worse and the better variant, each a row of the table of executions."""
+    experiment = project.client.get_experiment_by_name(NAME)
+    assert experiment is not None
+    rows = project.client.search_runs(
+        [experiment.experiment_id],
+        "tags.`diptych.execution` LIKE '%'",
+        order_by=["metrics.`cnn.accuracy` DESC"],
+    )
+    rates = [float(row.data.params["train_cnn.learning_rate"]) for row in rows]
+    assert sorted(rates) == [HOPELESS, TOO_LOW, GOOD]
+    assert rates[0] == GOOD
+    assert rows[0].data.metrics["cnn.accuracy"] > 0.9 > rows[1].data.metrics["cnn.accuracy"]
+    return rows[rates.index(HOPELESS)], rows[0]
+
+
+def the_better_is_promoted(project: Project, better: "Run") -> None:
+    told = project.type("diptych", "promote", "cnn", "--run", better.info.run_id)
+    assert f"{CNN} version 2 promoted (champion until now: version 1)" in told
+    description = json.loads((project.folder / "models" / "cnn" / "model.json").read_bytes())
+    assert project.champion_sha256(CNN) == description["weights_sha256"]
+    assert project.number_of("previous") == 1
+
+
+def the_worse_is_refused(project: Project, worse: "Run") -> None:
+    told = project.type("diptych", "promote", "cnn", "--run", worse.info.run_id, exit_code=1)
+    assert f"{CNN} version 3 refused (champion until now: version 2)" in told
+    loss = r"(-0\.\d{4}: 0 gained, \d+ lost \(p = 1\))"  # by McNemar's test
+    (reason,) = re.findall(rf"cnn: not worse .* {loss} +failed", told)
+    refused = project.client.get_model_version(CNN, "3")
+    assert refused.tags["diptych.verdict"] == "refused"
+    assert reason in refused.tags["diptych.verdict_reasons"]
+    assert project.number_of("champion") == 2
+
+
+def the_champion_before_is_back(project: Project) -> None:
+    told = project.type("diptych", "rollback", "cnn")
+    assert told == f"{CNN}@champion: version 2 -> 1\n"
+    assert project.number_of("champion") == 1
+
+
+def everybody_sees_what_was_decided(project: Project) -> None:
+    rows = [line.split() for line in project.type("diptych", "status").splitlines()]
+    (row,) = [row for row in rows if CNN in row]
+    assert (row[1:4], row[-1]) == (["1", "–", "3"], "agrees")
+    log = json.loads(project.type("diptych", "history", "cnn", "--json"))
+    assert [(entry["action"], entry["version"]) for entry in log] == [
+        ("promoted", 1),
+        ("promoted", 2),
+        ("refused", 3),
+        ("rolled back", 1),
+    ]
+    assert [entry["when"] for entry in log] == sorted(entry["when"] for entry in log)
+    assert all("@" in entry["who"] for entry in log)
+    assert any("0 gained" in reason for reason in log[2]["why"])
+    assert log[3]["why"] == ["rolled back from version 2"]
+
+
+def the_pair_is_served(project: Project) -> None:
+    """The server's answers, on usual images and on others, are those of the files."""
+    project.type("diptych", "promote", "pair")
+    pair = project.folder / "models" / "pair"
+    description = json.loads((pair / "model.json").read_bytes())
+    assert project.champion_sha256(PAIR) == description["weights_sha256"]
+
+    usual = np.load(project.folder / "data" / "processed" / "test" / "images.npy")
+    images = np.concatenate([usual, 255 - usual[:3]])
+    with served(project) as address:
+        answers = ask(address, images)
+    offline = load_pair(pair).answer(images)
+    names = description["class_names"]
+    assert [one["class"] for one in answers] == [names[label] for label in offline.classes]
+    probabilities = [[one[f"probability_{name}"] for name in names] for one in answers]
+    assert np.array_equal(probabilities, offline.probabilities.astype(np.float64))
+    assert [one["novelty_p_value"] for one in answers] == offline.novelty_p_value.tolist()
+    decisions = np.where(offline.accepted, "accept", "abstain").tolist()
+    assert [one["decision"] for one in answers] == decisions
+    assert {*decisions} == {"accept", "abstain"}
+
+
+@contextmanager
+def served(project: Project) -> Iterator[str]:
+    """Give the address at which `diptych serve` answers while the block runs."""
+    command = ["diptych", "serve", "pair", "--port", str(free_port())]
+    log = project.folder.parent / "log"
+    with (
+        log.open("wb") as said,
+        subprocess.Popen(
+            command,
+            cwd=project.folder,
+            env=environment_of(project.folder) | project.settings,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        ) as server,
+    ):
+        assert server.stdout is not None
+        try:
+            line = server.stdout.readline().strip()  # printed when the server answers
+            model, _, address = line.partition(": ")
+            assert model == f"{PAIR}@champion, version 1", log.read_text()
+            assert address == f"http://{LOOPBACK}:{command[-1]}/invocations"
+            yield address
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=120) == 128 + signal.SIGTERM
+
+
+def ask(address: str, images: np.ndarray) -> list[dict[str, Any]]:
+    body = json.dumps({"inputs": images.tolist()}).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310  # loopback
+        answers: list[dict[str, Any]] = json.load(response)["predictions"]
+    return answers
+
+
+def the_champion_is_made_again(project: Project, start: str) -> None:
+    """The commands that are printed, followed to the letter, lead to the registered weights."""
+    weights = project.champion_sha256(CNN)
+    assert sha256_of(project.folder / "models" / "cnn" / "weights.safetensors") != weights
+    told = project.type("diptych", "lineage", f"{CNN}@champion")
+    assert f"commit      {start}, clean" in told
+    assert f"train_cnn.learning_rate: {TOO_LOW} (default: " in told
+    commands = re.findall(r"^  (.+)$", told, flags=re.MULTILINE)
+    assert commands[0].endswith(start)
+    # The weights are what counts: this execution need not be recorded.
+    followed = project.type("bash", "-eu", "-c", "\n".join(commands), DIPTYCH_TRACKING="off")
+    assert "Running stage 'train_cnn'" in followed
+    again = project.folder.parent / f"{CNN}-1"
+    params = read_yaml(again / "params.yaml")
+    assert params["train_cnn"]["learning_rate"] == TOO_LOW
+    assert sha256_of(again / "models" / "cnn" / "weights.safetensors") == weights
