@@ -1,0 +1,76 @@
+"""README's tables of benchmarks, written from the result files and nothing else."""
+
+from pathlib import Path
+
+from benchmarks.results import MachineResults, load_results
+from benchmarks.tables import render
+from diptych.errors import UserError
+from diptych.files import write_atomically
+
+BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+
+
+class ReadmeError(UserError):
+    """README has no place for the tables."""
+
+
+def load_all(folder: Path) -> list[MachineResults]:
+    """Read every machine's result file, in the order of their names.
+
+    Raises:
+        ResultFileError: when one is not such a file.
+    """
+    return [load_results(path) for path in sorted(folder.glob("*.json"))]
+
+
+def benchmark_block(folder: Path) -> str:
+    """Return the tables of all result files, and what they were measured on and by.
+
+    Args:
+        folder: Holds a result file per machine.
+    """
+    machines = load_all(folder)
+    protocol = (
+        "Mean ± standard deviation over seeds, each trained in a process of its own and evaluated "
+        "once on the whole test set; epoch and temperature were chosen on validation images. "
+        "Training is from initial weights to chosen, calibrated ones, validation included, imports "
+        "and the loading of data not. NLL of autoencoders: dynamic binarisation, importance "
+        "sampling with the Monte Carlo error of its mean. `make bench` measures, `make results` "
+        "writes these tables from `benchmarks/results/`."
+    )
+    tables = render(machines, also_missing=True)
+    return "\n\n".join(filter(None, [tables, protocol, *map(_provenance, machines)]))
+
+
+def fill_benchmarks(readme: Path, block: str) -> None:
+    """Put the tables between README's two marks.
+
+    Raises:
+        ReadmeError: when the marks are not there.
+    """
+    text = readme.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ReadmeError(f"{readme}: must hold the marks {BEGIN} and {END}")
+    write_atomically(readme, f"{before}{BEGIN}\n{block}\n{END}{after}".encode())
+
+
+def _provenance(machine: MachineResults) -> str:
+    conditions = [case.conditions for case in machine.cases.values()]
+    if not conditions:
+        return f"{machine.hardware}: no results yet."
+    threads = sorted({one.num_threads for one in conditions})
+    precisions = sorted({one.precision for one in conditions})
+    versions = sorted({f"torch {one.versions['torch']}" for one in conditions})
+    commits = sorted(
+        {
+            measurement.git_commit[:12] + "-dirty" * measurement.git_commit.endswith("-dirty")
+            for case in machine.cases.values()
+            for measurement in case.measurements
+        }
+    )
+    return (
+        f"{machine.hardware}: {machine.system}, {'/'.join(map(str, threads))} CPU threads, "
+        f"{'/'.join(precisions)}, {', '.join(versions)}, commit {', '.join(commits)}."
+    )
