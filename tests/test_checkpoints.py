@@ -9,18 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diptych.checkpoints import (
-    DESCRIPTION_FILE,
-    WEIGHTS_FILE,
-    CheckpointError,
-    fill_model,
-    fingerprint,
-    load_model,
-    load_state,
-    save_model,
-    save_state,
-)
+from diptych.checkpoints import fill_model, load_model, load_state, save_model, save_state
 from diptych.errors import UserError
+from diptych.model_files import MODEL_FILE, WEIGHTS_FILE, CheckpointError, fingerprint, sealed
 
 FOLDER = Path("model")
 DESCRIPTION = {"family": "cnn", "class_names": ["é", "b"], "pixel_mean": [0.1307]}
@@ -58,7 +49,7 @@ def test_a_model_comes_back_as_it_was():
     state, description = load_model(FOLDER)
     assert description == written
     digest = hashlib.sha256((FOLDER / WEIGHTS_FILE).read_bytes()).hexdigest()
-    assert description == {**DESCRIPTION, "weights_sha256": digest}
+    assert description == sealed({**DESCRIPTION, "weights_sha256": digest})
     assert state.keys() == a_state().keys()
     for name, tensor in a_state().items():
         assert state[name].dtype == tensor.dtype
@@ -103,14 +94,14 @@ def test_a_flipped_bit_is_refused_before_anything_is_parsed(position):
 
 
 def load_json() -> dict[str, Any]:
-    return json.loads((FOLDER / DESCRIPTION_FILE).read_text())
+    return json.loads((FOLDER / MODEL_FILE).read_text())
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         (WEIGHTS_FILE, "model/weights.safetensors: is missing"),
-        (DESCRIPTION_FILE, "model/model.json: cannot be read (No such file or directory)"),
+        (MODEL_FILE, "model/model.json: cannot be read (No such file or directory)"),
     ],
 )
 def test_a_missing_file_is_named(name, message):
@@ -124,10 +115,27 @@ def test_a_missing_folder_is_named():
     assert message_of_loading() == message
 
 
-def test_a_description_without_a_digest_is_not_trusted():
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        (DESCRIPTION, "model/model.json: description_sha256: must be "),
+        (sealed(DESCRIPTION), "model/weights.safetensors: sha256 must be None (got "),
+    ],
+)
+def test_a_description_without_a_digest_is_not_trusted(description, message):
     save_model(FOLDER, a_state(), DESCRIPTION)
-    (FOLDER / DESCRIPTION_FILE).write_text(json.dumps(DESCRIPTION))
-    assert message_of_loading().startswith("model/weights.safetensors: sha256 must be None (got ")
+    (FOLDER / MODEL_FILE).write_text(json.dumps(description))
+    assert message_of_loading().startswith(message)
+
+
+def test_every_changed_character_of_a_description_is_noticed():
+    save_model(FOLDER, a_state(), DESCRIPTION)
+    path = FOLDER / MODEL_FILE
+    whole = path.read_text()
+    for position, character in enumerate(whole):
+        if not character.isspace():
+            path.write_text(f"{whole[:position]}~{whole[position + 1 :]}")
+            assert message_of_loading()
 
 
 class Trap:
@@ -151,7 +159,8 @@ def test_content_that_is_no_safetensors_is_refused_and_never_executed(content):
     save_model(FOLDER, a_state(), DESCRIPTION)
     (FOLDER / WEIGHTS_FILE).write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
-    (FOLDER / DESCRIPTION_FILE).write_text(json.dumps({**DESCRIPTION, "weights_sha256": digest}))
+    description = sealed({**DESCRIPTION, "weights_sha256": digest})
+    (FOLDER / MODEL_FILE).write_text(json.dumps(description))
     message = "model/weights.safetensors: is not valid safetensors ("
     assert message_of_loading().startswith(message)
     assert not Path("trace").exists()

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from diptych.checkpoints import DESCRIPTION_FILE, CheckpointError, save_model
+from diptych.checkpoints import save_model
 from diptych.cnn.model import Cnn, build_cnn
 from diptych.errors import UserError
+from diptych.model_files import MODEL_FILE, CheckpointError, sealed
 from diptych.models import (
     load_cnn,
     load_novelty,
@@ -61,15 +62,15 @@ def models(tmp_path, monkeypatch, cnn_params, vae_params):
 
 
 def describe(folder: str, /, **changes: object) -> None:
-    """Change the description of a saved model."""
-    path = Path(folder, DESCRIPTION_FILE)
+    """Let a saved model say something else of itself, as if it had been written so."""
+    path = Path(folder, MODEL_FILE)
     described = {**json.loads(path.read_text()), **changes}
     described = {key: value for key, value in described.items() if value is not MISSING}
-    path.write_text(json.dumps(described))
+    path.write_text(json.dumps(sealed(described)))
 
 
 def params_of(family: str, **changes: object) -> dict[str, Any]:
-    params = json.loads(Path(family, DESCRIPTION_FILE).read_text())["params"]
+    params = json.loads(Path(family, MODEL_FILE).read_text())["params"]
     return {key: value for key, value in {**params, **changes}.items() if value is not MISSING}
 
 
@@ -118,20 +119,24 @@ def test_a_pair_comes_back(models):
 
 
 def test_a_pair_holds_its_members_as_they_were_and_names_them():
-    described = json.loads(Path("pair", DESCRIPTION_FILE).read_text())
-    digests = {}
+    described = json.loads(Path("pair", MODEL_FILE).read_text())
+    digests, descriptions = {}, {}
     for family in LOADERS:
-        for name in (DESCRIPTION_FILE, "weights.safetensors"):
+        for name in (MODEL_FILE, "weights.safetensors"):
             assert Path("pair", family, name).read_bytes() == Path(family, name).read_bytes()
         weights = Path(family, "weights.safetensors").read_bytes()
         digests[family] = hashlib.sha256(weights).hexdigest()
+        descriptions[family] = json.loads(Path(family, MODEL_FILE).read_text())[
+            "description_sha256"
+        ]
     text = f"cnn:{digests['cnn']}\nvae:{digests['vae']}\n"
-    assert described == {
+    expected = {
         "family": "pair",
         "abstention_level": 0.1,
         "image_shape": list(SHAPE),
         "class_names": list("abcd"),
         "members": digests,
+        "member_descriptions": descriptions,
         "weights_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "fingerprints": {
             "dataset": "own",
@@ -140,6 +145,7 @@ def test_a_pair_holds_its_members_as_they_were_and_names_them():
             "vae_params_sha256": "vaevaevae",
         },
     }
+    assert described == sealed(expected)
 
 
 def test_any_comes_back_by_its_family():
@@ -162,11 +168,29 @@ def test_a_pair_with_a_damaged_member_is_refused(family):
 def test_a_member_of_another_pair_is_refused(models):
     with torch.no_grad():
         models["cnn"].temperature.fill_(2)
-    described = json.loads(Path("cnn", DESCRIPTION_FILE).read_text())
+    described = json.loads(Path("cnn", MODEL_FILE).read_text())
     save_model(Path("pair", "cnn"), models["cnn"].state_dict(), described)
     expected = f"must be {described['weights_sha256']} as in pair/model.json (got "
     message = message_of(load_pair, "pair")
     assert message.startswith(f"pair/cnn/model.json: weights_sha256: {expected}")
+
+
+def test_a_member_that_is_described_otherwise_is_refused():
+    described = json.loads(Path("cnn", MODEL_FILE).read_text())
+    describe("pair/cnn", best_epoch=99)
+    expected = f"must be {described['description_sha256']} as in pair/model.json (got "
+    message = message_of(load_pair, "pair")
+    assert message.startswith(f"pair/cnn/model.json: description_sha256: {expected}")
+
+
+@pytest.mark.parametrize("family", ["cnn", "vae", "pair"])
+def test_a_description_that_is_not_as_it_was_written_is_refused(family):
+    path = Path(family, MODEL_FILE)
+    text = path.read_text()
+    path.write_text(text.replace('"image_shape"', '"best_epoch": 7, "image_shape"'))
+    assert path.read_text() != text
+    message = message_of(load_trained, family)
+    assert message.startswith(f"{path}: description_sha256: must be ")
 
 
 @pytest.mark.parametrize(
@@ -175,6 +199,8 @@ def test_a_member_of_another_pair_is_refused(models):
         ({"weights_sha256": "0" * 64}, "weights_sha256: must be "),
         ({"members": {"cnn": "0" * 64, "vae": "1" * 64}}, "weights_sha256: must be "),
         ({"members": {"cnn": "0" * 64}}, "members.vae: "),
+        ({"member_descriptions": {"cnn": "0" * 64}}, "member_descriptions.vae: "),
+        ({"member_descriptions": MISSING}, "member_descriptions: "),
         ({"members": {"cnn": "no", "vae": "1" * 64}}, "members.cnn: "),
         ({"members": MISSING}, "members: "),
         ({"abstention_level": 1.0}, "abstention_level: "),
@@ -214,7 +240,7 @@ def test_an_autoencoder_without_a_reference_that_fits_is_one_line(models, name, 
     state.pop(f"novelty.{name}")
     if tensor is not None:
         state[f"novelty.{name}"] = tensor
-    save_model(Path("vae"), state, json.loads(Path("vae", DESCRIPTION_FILE).read_text()))
+    save_model(Path("vae"), state, json.loads(Path("vae", MODEL_FILE).read_text()))
     expected = f"novelty.{name}: must be float32 of shape ["
     assert message_of(load_novelty, "vae").startswith(f"vae/weights.safetensors: {expected}")
     assert isinstance(load_vae(Path("vae")), Vae)

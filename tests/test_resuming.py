@@ -160,6 +160,21 @@ def test_a_training_that_is_done_leaves_nothing_and_one_that_failed_what_it_had(
     assert not FOLDER.exists()
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143)])
+@pytest.mark.parametrize(("steps", "start"), [([], "the beginning"), ([2], "the last checkpoint")])
+def test_who_is_stopped_outside_of_the_steps_says_how_to_go_on(end, steps, start, capsys):
+    def stopped() -> None:
+        with resumable_training(OUTPUT, MINE, 3600.0) as states:
+            for step in steps:
+                states.save(a_state(step))
+            raise end
+
+    with pytest.raises(type(end)):
+        stopped()
+    line = f"models/cnn: stopped; the same command goes on from {start}\n"
+    assert capsys.readouterr().err == line
+
+
 def test_a_disk_that_takes_nothing_costs_a_line_and_not_the_training(capsys):
     FOLDER.parent.mkdir(parents=True)
     FOLDER.write_text("no folder")

@@ -13,23 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diptych.files import (
-    FileError,
-    folder_written_whole,
-    read_json,
-    write_atomically,
-    write_json,
+from diptych.files import folder_written_whole, write_atomically, write_json
+from diptych.model_files import (
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    CheckpointError,
+    load_model_description,
+    sealed,
 )
 
-WEIGHTS_FILE = "weights.safetensors"
-DESCRIPTION_FILE = "model.json"
 DIGEST_SUFFIX = ".sha256"
 
 _VALUES = "/"  # no path of a tensor
-
-
-class CheckpointError(FileError):
-    """A model's files are missing, damaged or do not belong together."""
 
 
 def save_model(
@@ -43,16 +38,16 @@ def save_model(
         description: JSON values: what it takes to build the model again, and where it comes from.
 
     Returns:
-        The description as written: with `weights_sha256` added.
+        The description as written: with `weights_sha256` and `description_sha256` added.
     """
     import safetensors.torch
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     weights = safetensors.torch.save(tensors)
-    written = {**description, "weights_sha256": hashlib.sha256(weights).hexdigest()}
+    written = sealed({**description, "weights_sha256": hashlib.sha256(weights).hexdigest()})
     with folder_written_whole(folder) as temporary:
         write_atomically(temporary / WEIGHTS_FILE, weights)
-        write_json(temporary / DESCRIPTION_FILE, written)
+        write_json(temporary / MODEL_FILE, written)
     return written
 
 
@@ -60,12 +55,12 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a model's weights (on the CPU) and description. Nothing in the files is executed.
 
     Raises:
-        CheckpointError: when a file is missing or the weights are not the ones described.
+        CheckpointError: when a file is missing or damaged, or the weights are not those described.
     """
     import safetensors.torch
 
     weights_path = folder / WEIGHTS_FILE
-    description = read_json(folder / DESCRIPTION_FILE)
+    description = load_model_description(folder)
     if not weights_path.is_file():
         raise CheckpointError(f"{weights_path}: is missing")
     weights = weights_path.read_bytes()
@@ -77,12 +72,6 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return safetensors.torch.load(weights), description
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype torch has not
         raise CheckpointError(f"{weights_path}: is not valid safetensors ({error})") from None
-
-
-def fingerprint(value: Mapping[str, Any]) -> str:
-    """Return the sha256, in hexadecimal, of JSON values: equal values, equal fingerprints."""
-    text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fill_model(model: torch.nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:

@@ -9,7 +9,9 @@ import typer
 
 from diptych.stage import PathOption, run_command
 
-ParamsOption = Annotated[Path, typer.Option(help="The parameter file.")]
+ParamsOption = Annotated[
+    Path, typer.Option(exists=True, dir_okay=False, help="The parameter file.")
+]
 PresetsOption = Annotated[Path, typer.Option(help="The folder of presets.")]
 
 Family = Literal["cnn", "vae", "pair"]  # as promotion.record says too, which imports pandas

@@ -9,16 +9,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from diptych.checkpoints import (
-    DESCRIPTION_FILE,
-    WEIGHTS_FILE,
-    CheckpointError,
-    fill_model,
-    load_model,
-)
+from diptych.checkpoints import fill_model, load_model
 from diptych.cnn.model import Cnn, build_cnn
 from diptych.cnn.params import CnnTrainingParams
 from diptych.files import folder_written_whole, read_json, write_atomically, write_json
+from diptych.model_files import (
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    CheckpointError,
+    load_model_description,
+    sealed,
+)
 from diptych.novelty import PREFIX, NoveltyDetector, NoveltyReference, split_state
 from diptych.pair.pair import Pair
 from diptych.pair.params import PairParams
@@ -67,6 +68,7 @@ class _PairDescription(_Description):
     abstention_level: Annotated[float, Field(ge=0, lt=1)]
     class_names: Annotated[list[str], Field(min_length=1)]
     members: _MembersDescription
+    member_descriptions: _MembersDescription
     weights_sha256: _Sha256
 
 
@@ -128,7 +130,7 @@ def load_pair(folder: Path) -> Pair:
     Raises:
         CheckpointError: when files are missing or damaged, not a pair, or of different pairs.
     """
-    described = _checked(folder, read_json(folder / DESCRIPTION_FILE), "pair", _PairDescription)
+    described = _checked(folder, load_model_description(folder), "pair", _PairDescription)
     _check_members(folder, described)
     return Pair(
         load_cnn(folder / "cnn"),
@@ -144,7 +146,7 @@ def load_trained(folder: Path) -> Cnn | Vae | Pair:
     Raises:
         CheckpointError: when files are missing or damaged, or the family is not known.
     """
-    path = folder / DESCRIPTION_FILE
+    path = folder / MODEL_FILE
     family = read_json(path).get("family")
     if family == "cnn":
         return load_cnn(folder)
@@ -156,7 +158,7 @@ def load_trained(folder: Path) -> Cnn | Vae | Pair:
 
 
 def save_pair(folder: Path, cnn: Path, vae: Path, params: PairParams) -> dict[str, Any]:
-    """Write a pair: copies of both models beside a description that names them by their weights.
+    """Write a pair: copies of both models beside a description that names them by their digests.
 
     Args:
         folder: Where; it is replaced whole.
@@ -175,9 +177,9 @@ def save_pair(folder: Path, cnn: Path, vae: Path, params: PairParams) -> dict[st
     description = _describe_pair(described, params)
     with folder_written_whole(folder) as temporary:
         for family, source in sources.items():
-            for name in (WEIGHTS_FILE, DESCRIPTION_FILE):
+            for name in (WEIGHTS_FILE, MODEL_FILE):
                 write_atomically(temporary / family / name, (source / name).read_bytes())
-        write_json(temporary / DESCRIPTION_FILE, description)
+        write_json(temporary / MODEL_FILE, description)
     return description
 
 
@@ -193,12 +195,15 @@ def _describe_pair(
     """Return what model.json says of a pair, from what it says of its members."""
     members = {family: described[family]["weights_sha256"] for family in MEMBERS}
     fingerprints = {family: described[family]["fingerprints"] for family in MEMBERS}
-    return {
+    description = {
         "family": "pair",
         "abstention_level": params.abstention_level,
         "image_shape": described["cnn"]["image_shape"],
         "class_names": described["cnn"]["class_names"],
         "members": members,
+        "member_descriptions": {
+            family: described[family]["description_sha256"] for family in MEMBERS
+        },
         "weights_sha256": pair_sha256(members),
         "fingerprints": {
             "dataset": fingerprints["cnn"]["dataset"],
@@ -207,6 +212,7 @@ def _describe_pair(
             "vae_params_sha256": fingerprints["vae"]["params_sha256"],
         },
     }
+    return sealed(description)
 
 
 def _load_vae(folder: Path) -> tuple[Vae, dict[str, Tensor], tuple[int, int, int]]:
@@ -229,17 +235,19 @@ def _has_form(tensor: Tensor | None, sizes: tuple[int | None, ...]) -> bool:
 
 def _check_members(folder: Path, described: _PairDescription) -> None:
     """Check that the pair is of these two models, by what their descriptions say."""
-    path, members = folder / DESCRIPTION_FILE, described.members.model_dump()
+    path, members = folder / MODEL_FILE, described.members.model_dump()
+    descriptions = described.member_descriptions.model_dump()
     if (identity := pair_sha256(members)) != described.weights_sha256:
         raise CheckpointError(
             f"{path}: weights_sha256: must be {identity}, of its members "
             f"(got {described.weights_sha256})"
         )
     for family in MEMBERS:
-        member_path = folder / family / DESCRIPTION_FILE
+        member_path = folder / family / MODEL_FILE
         member = read_json(member_path)
         wanted: dict[str, Any] = {
             "weights_sha256": members[family],
+            "description_sha256": descriptions[family],
             "image_shape": described.image_shape,
         }
         if family == "cnn":
@@ -254,7 +262,7 @@ def _check_members(folder: Path, described: _PairDescription) -> None:
 def _checked(
     folder: Path, description: Mapping[str, Any], family: str, description_type: type[D]
 ) -> D:
-    path = folder / DESCRIPTION_FILE
+    path = folder / MODEL_FILE
     found = description.get("family")
     if found != family:
         raise CheckpointError(f"{path}: family: must be {family!r} (got {found!r})")

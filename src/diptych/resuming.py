@@ -13,13 +13,8 @@ from typing import Any
 
 import torch
 
-from diptych.checkpoints import (
-    DIGEST_SUFFIX,
-    CheckpointError,
-    fingerprint,
-    load_state,
-    save_state,
-)
+from diptych.checkpoints import DIGEST_SUFFIX, load_state, save_state
+from diptych.model_files import CheckpointError, fingerprint
 from diptych.optimization.compute import Compute
 from diptych.optimization.resume import State
 from diptych.stage import only_process
@@ -77,6 +72,7 @@ class CheckpointFolder:
         self._next = time.monotonic() + interval_seconds
         self._number = 0
         self._signal: int | None = None
+        self._has_told = False
 
     def load(self) -> State | None:
         """Return the newest state that is whole; say so, and what is passed over."""
@@ -110,12 +106,14 @@ class CheckpointFolder:
             reason = f"no checkpoint ({error.strerror})"
             going_on = "the training goes on", "stopped; the same command goes on from the last one"
             self._say(f"{reason}; {going_on[self._signal is not None]}")
+            self._has_told = self._signal is not None
         else:
             self._number += 1
             for path in self._paths()[:-_NUM_KEPT]:
                 _delete(path)
             if self._signal is not None:
                 self._say("stopped; the same command goes on from here")
+                self._has_told = True
         self._next = time.monotonic() + self._interval_seconds
         self._stop_if_asked()
 
@@ -136,6 +134,12 @@ class CheckpointFolder:
             for number, handler in before.items():
                 signal.signal(number, handler)
         self._stop_if_asked()
+
+    def say_how_to_go_on(self) -> None:
+        """Say how, if the process ends outside of the training's steps and nobody has said it."""
+        if not self._has_told:
+            start = "from the last checkpoint" if self._paths() else "from the beginning"
+            self._say(f"stopped; the same command goes on {start}")
 
     def delete(self) -> None:
         """Delete the states of this training and of others of the same output: it is done."""
@@ -190,7 +194,11 @@ def resumable_training(
     lock = folder.with_name(f"{output.name}.lock")
     with only_process(lock, f"{output}: must have one writer", "training it"):
         checkpoints = CheckpointFolder(folder, identity, interval_seconds, output.as_posix())
-        yield checkpoints
+        try:
+            yield checkpoints
+        except (KeyboardInterrupt, SystemExit):
+            checkpoints.say_how_to_go_on()
+            raise
         checkpoints.delete()
 
 

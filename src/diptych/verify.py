@@ -17,9 +17,9 @@ from diptych.images.arrays import (
     SPLITS,
     load_description,
 )
+from diptych.model_files import MODEL_FILE, WEIGHTS_FILE, load_model_description
 from diptych.params import read_yaml
 from diptych.tracking.dvc_cache import DvcCache, dvc_md5
-from diptych.tracking.model_files import MODEL_FILE, WEIGHTS_FILE
 from diptych.tracking.pipeline import LOCK_FILE, PIPELINE_FILE, read_stages
 
 
@@ -210,7 +210,7 @@ def _outputs(root: Path) -> list[_Output]:
 
 def _weights_in(folder: Path) -> dict[Path, str]:
     """Return the digest of the weights that a model.json describes."""
-    description = read_json(folder / MODEL_FILE)
+    description = load_model_description(folder)
     if description.get("family") != "pair":
         return {folder / WEIGHTS_FILE: str(description.get("weights_sha256"))}
     members = description.get("members")

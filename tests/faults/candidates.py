@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
+from diptych.model_files import sealed
 from diptych.promotion.record import Family
 from diptych.tracking.model_records import FIGURES_FILE, PER_IMAGE_FILE
 from tests.tracking.promotions import Execution
@@ -140,9 +141,16 @@ def made_from(**prints: str) -> Damage:
 
     def damage(candidate: Candidate) -> None:
         for path in candidate.files("model.json"):
-            path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprints": prints}))
+            described = sealed({**json.loads(path.read_text()), "fingerprints": prints})
+            path.write_text(json.dumps(described))
 
     return damage
+
+
+def damaged_description(candidate: Candidate) -> None:
+    """Cut off the end of every model's description."""
+    for path in candidate.files("model.json"):
+        path.write_text(path.read_text()[:-3])
 
 
 def without(name: str) -> Damage:
@@ -242,6 +250,9 @@ CASES = (
     Case("empty weights", "weights", weights(lambda _: b"")),
     Case("no weights", "weights", without(WEIGHTS)),
     Case("no file of the model", "weights", without("*")),
+    Case("a damaged description", "description", damaged_description),
+    Case("no description", "description", without("model.json")),
+    Case("another description", "description", made_from(dataset_sha256=OTHER_SHA256)),
     error(
         "another digest of the weights",
         OTHER_WEIGHTS,

@@ -297,7 +297,8 @@ def test_a_damaged_database_is_one_line(promise, home):
     promise("B3", "a damaged mlflow.db", len(damages) * len(lines), num_survived)
 
 
-NO_PIPELINES = (b"\xff\xfe\0", b"stages: [", b"- 1\n", b"")
+NO_YAML = (b"\xff\xfe\0", b"stages: [", b"- 1\n", b"")
+NO_PIPELINES = (*NO_YAML, b"stages: [1]\n", b"stages: {a: 1}\n", b"stages: {a: {deps: [b]}}\n")
 
 
 def test_a_damaged_pipeline_is_one_line(promise, home):
@@ -315,6 +316,21 @@ def test_a_damaged_pipeline_is_one_line(promise, home):
         num_survived += num_refusals(home, lines[:1], "dvc.lock: ")
     num = len(NO_PIPELINES) * (len(lines) + 1)
     promise("B3", "a damaged dvc.yaml or dvc.lock", num, num_survived)
+
+
+def test_a_params_file_that_is_not_there_is_one_line(promise, home):
+    words = ("sync", "reap", "ui", "serve", "doctor", "status", "history", "promote", "rollback")
+    of_models = ("history", "promote", "rollback")
+    lines = tuple(
+        (word, *(["cnn"] if word in of_models else []), "--params", "none.yaml") for word in words
+    )
+    promise("B3", "no params.yaml", len(lines), num_refusals(home, lines, "none.yaml"))
+
+
+def test_a_folder_instead_of_a_database_is_one_line(promise, home):
+    (home / "mlflow.db").mkdir()
+    lines = (("reap",), ("status",), ("history", "cnn"), *NEED_A_STORE)
+    promise("B3", "a folder mlflow.db", len(lines), num_refusals(home, lines, "mlflow.db: "))
 
 
 def test_a_folder_without_permission_is_one_line(promise, home):

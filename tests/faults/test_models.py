@@ -21,10 +21,11 @@ import safetensors
 import safetensors.torch
 import torch
 
-from diptych.checkpoints import DESCRIPTION_FILE, WEIGHTS_FILE, load_state, save_model, save_state
+from diptych.checkpoints import load_state, save_model, save_state
 from diptych.cnn.model import build_cnn
 from diptych.errors import UserError
 from diptych.images.wheels import load_arrays
+from diptych.model_files import MODEL_FILE, WEIGHTS_FILE
 from diptych.models import load_trained
 from diptych.novelty import fit_novelty
 from diptych.params import read_yaml
@@ -127,7 +128,7 @@ def test_weights_cut_anywhere_are_refused(promise, models):
 
 
 def describe(folder: Path, **changes: Any) -> None:
-    path = folder / DESCRIPTION_FILE
+    path = folder / MODEL_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 

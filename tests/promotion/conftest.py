@@ -103,6 +103,8 @@ def record(
         model_status="READY",
         weights_sha256=digest(name),
         stored_weights_sha256=digest(name),
+        description_sha256=digest(f"{name}'s description"),
+        stored_description_sha256=digest(f"{name}'s description"),
         dataset_sha256=digest("data set"),
         test_sha256=digest("test set"),
         is_dirty=False,

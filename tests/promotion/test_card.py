@@ -52,6 +52,7 @@ def test_a_card_says_what_a_reader_must_know(family: Family, policy: PromotionPa
     assert section(card, "Verdict").startswith("Promoted")
     assert dict(cells(section(card, "Lineage"))) == {
         "weights sha256": model.weights_sha256,
+        "description sha256": model.description_sha256,
         "run": "run",
         "model": "model",
         **LINEAGE,
@@ -116,7 +117,7 @@ def test_no_text_from_elsewhere_breaks_out_of_its_cell(name: str, value: str) ->
     hostile = {f"a{name}": f"{value}|\n\n## Figures\n\n<script>[x](javascript:y)</script>`"}
     card = model_card(record("cnn", table(40)), None, hostile, {})
     rows = cells(section(card, "Lineage"))
-    assert len(rows) == 4
+    assert len(rows) == 5
     assert all(line.count("|") == 3 for line in section(card, "Lineage").splitlines())
     assert "<script" not in card
     assert "](" not in card

@@ -254,6 +254,9 @@ def test_every_figure_that_follows_from_images_is_compared_with_them() -> None:
         ({"stored_weights_sha256": ""}, "weights"),
         ({"weights_sha256": ""}, "weights"),
         ({"weights_sha256": "", "stored_weights_sha256": ""}, "weights"),
+        ({"stored_description_sha256": digest("tampered")}, "description"),
+        ({"stored_description_sha256": ""}, "description"),
+        ({"description_sha256": "", "stored_description_sha256": ""}, "description"),
         ({"is_dirty": True}, "code"),
         ({"is_dirty": None}, "code"),
         ({"dataset_sha256": ""}, "data"),
@@ -282,6 +285,25 @@ def test_the_same_weights_again_are_champion_already(
     found = against(champion(family), smaller, policy)
     assert list(found) == ["another model"]
     assert found["another model"].endswith("already champion")
+
+
+@each_family
+def test_the_champions_weights_under_another_description_need_not_be_better(
+    family: Family, policy: PromotionParams
+) -> None:
+    """A pair with another level, a model with other names of its classes; floors hold as ever."""
+    described = digest("another level")
+    again = record(
+        family,
+        IMAGES,
+        name="champion",
+        description_sha256=described,
+        stored_description_sha256=described,
+    )
+    assert against(champion(family), again, policy) == {}
+    if family == "pair":
+        cautious = with_figures(again, pair__abstention_share=0.5)
+        assert "pair.abstention_share" in against(champion(family), cautious, policy)
 
 
 # Beside the champion

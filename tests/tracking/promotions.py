@@ -19,6 +19,7 @@ from diptych.cnn.model import build_cnn
 from diptych.cnn.params import CnnTrainingParams
 from diptych.files import write_parquet
 from diptych.images.arrays import load_description, load_image_set
+from diptych.model_files import DIGESTS
 from diptych.models import save_pair
 from diptych.novelty import fit_novelty
 from diptych.pair.params import PairParams
@@ -234,7 +235,7 @@ def _log_model(
         experiment_id,
         name=family,
         source_run_id=run_id,
-        tags={"weights_sha256": description["weights_sha256"]},
+        tags={key: description[key] for key in DIGESTS},
     )
     client.log_model_artifacts(model.model_id, str(folder), f"data/{family}")
     if status != "PENDING":

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diptych import checkpoints
-from diptych.tracking.model_files import MODEL_FILE, WEIGHTS_FILE
 from diptych.tracking.packing import pack_model
 from diptych.tracking.served import load_served
 from tests.tracking.served_pairs import NAMES, SHAPE, digits, save_small_pair
@@ -32,10 +30,6 @@ def packed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for family in ("cnn", "vae", "pair"):
         pack_model(folder / family, models / family, SHAPE, {})
     return folder
-
-
-def test_a_models_files_are_called_the_same_everywhere() -> None:
-    assert (checkpoints.DESCRIPTION_FILE, checkpoints.WEIGHTS_FILE) == (MODEL_FILE, WEIGHTS_FILE)
 
 
 @pytest.mark.parametrize("family", ["cnn", "vae", "pair"])

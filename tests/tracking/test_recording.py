@@ -16,6 +16,7 @@ import torch
 from diptych.checkpoints import save_model
 from diptych.reports.grids import picture_png
 from diptych.tracking.events import (
+    INCOMPLETE_TAG,
     ArtifactLogged,
     Event,
     FigureLogged,
@@ -34,6 +35,7 @@ from diptych.tracking.journal import Journal
 from diptych.tracking.recorder import MlflowRecorder, prepare_mlflow
 from diptych.tracking.recording import (
     Recording,
+    RefusedError,
     failure_of,
     forget_failure,
     is_recorded,
@@ -97,6 +99,34 @@ def test_a_failure_ends_the_recording_but_the_end_of_the_run_is_tried(tmp_path: 
     recorder = Recorded("b")
     assert not Recording(folder, recorder).advance()
     assert recorder.events == [START, *named("a"), END]
+    assert failure_of(folder) == "OSError: https://***@host said no"
+    assert not is_recorded(folder)
+
+
+class Refusing(Recorded):
+    """A recorder whose store never takes some tags."""
+
+    def record(self, event: Event, again: bool) -> None:
+        try:
+            super().record(event, again)
+        except OSError as error:
+            raise RefusedError from error
+
+
+def test_an_event_that_the_store_refuses_is_lost_alone_and_the_run_says_so(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run", START, *named("a", "b", "c"), END)
+    recorder = Refusing("b")
+    assert not Recording(folder, recorder).advance()
+    first, second, incomplete, *rest = recorder.events
+    assert [first, second, *rest] == [START, *named("a", "c"), END]
+    reason = "TagsSet was refused (OSError: https://***@host said no)"
+    assert incomplete == TagsSet({INCOMPLETE_TAG: reason})
+    assert is_recorded(folder)
+
+
+def test_a_run_that_the_store_refuses_stays(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run", START, *named("a"), END)
+    assert not Recording(folder, Refusing("a", INCOMPLETE_TAG)).advance()
     assert failure_of(folder) == "OSError: https://***@host said no"
     assert not is_recorded(folder)
 

@@ -242,6 +242,11 @@ def test_stages_of_one_dvc_execution_hang_under_one_run_and_share_a_recorder(
     assert runs["train_vae"].info.status == "FAILED"
     assert runs["evaluate"].info.status == "FINISHED"
     assert parent.info.status == "FAILED"  # one of its stages did, though not the last one
+    tags = [run.data.tags for run in runs.values()]
+    seconds = sum(float(one["diptych.seconds"]) for one in tags)
+    assert float(parent.data.tags["diptych.seconds"]) == pytest.approx(seconds, abs=0.01)
+    most = max(int(one["diptych.peak_memory_mib"]) for one in tags)
+    assert parent.data.tags["diptych.peak_memory_mib"] == str(most)
 
 
 SWITCHED_OFF = """

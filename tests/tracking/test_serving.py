@@ -20,6 +20,7 @@ import pytest
 from diptych.checkpoints import save_model
 from diptych.errors import UserError
 from diptych.files import read_json, write_json
+from diptych.model_files import DIGESTS, sealed
 from diptych.models import load_pair, pair_sha256
 from diptych.promotion.record import ModelRecord
 from diptych.tracking.client import connect
@@ -59,7 +60,7 @@ def registered(pair: Path, empty_database: Path, tmp_path_factory: pytest.TempPa
     experiment = client.get_experiment_by_name(store.experiment)
     (logged,) = client.search_logged_models([experiment.experiment_id])
     registry = Registry(client, NAME)
-    tags = {"weights_sha256": logged.tags["weights_sha256"]}
+    tags = {key: logged.tags[key] for key in DIGESTS}
     registry.set_alias(CHAMPION, registry.register(record_of(logged), tags, "A card."))
     return root
 
@@ -74,6 +75,8 @@ def record_of(logged: Any) -> ModelRecord:
         model_status="READY",
         weights_sha256=sha256,
         stored_weights_sha256=sha256,
+        description_sha256=logged.tags["description_sha256"],
+        stored_description_sha256=logged.tags["description_sha256"],
         dataset_sha256="",
         test_sha256="",
         is_dirty=False,
@@ -217,7 +220,22 @@ def test_other_files_than_those_registered_are_not_served(
     finally:
         shutil.rmtree(stored)
         shutil.move(kept, stored)
-    assert message.startswith(f"{NAME}/1: weights must have the sha256 ")
+    assert message.startswith(f"{NAME}/1: must have weights ")
+
+
+def test_another_level_than_the_registered_one_is_not_served(
+    registered: Path, tmp_path: Path
+) -> None:
+    (path,) = registered.glob("mlartifacts/**/data/pair/model.json")
+    kept = path.read_bytes()
+    write_json(path, sealed(read_json(path) | {"abstention_level": 0.5}))
+    try:
+        load_pair(path.parent)  # it agrees with itself
+        message = message_of(find_store(registered, {}), NAME, tmp_path / "fetched")
+    finally:
+        path.write_bytes(kept)
+    assert message.startswith(f"{NAME}/1: must have weights ")
+    assert message.count(", description ") == 2
 
 
 def change_weights(pair: Path, described: bool) -> None:
@@ -233,8 +251,15 @@ def change_weights(pair: Path, described: bool) -> None:
     members = {
         one: read_json(pair / one / "model.json")["weights_sha256"] for one in ("cnn", "vae")
     }
-    changed = {"members": members, "weights_sha256": pair_sha256(members)}
-    write_json(pair / "model.json", read_json(pair / "model.json") | changed)
+    descriptions = {
+        one: read_json(pair / one / "model.json")["description_sha256"] for one in ("cnn", "vae")
+    }
+    changed = {
+        "members": members,
+        "member_descriptions": descriptions,
+        "weights_sha256": pair_sha256(members),
+    }
+    write_json(pair / "model.json", sealed(read_json(pair / "model.json") | changed))
     load_pair(pair)  # it agrees with itself
 
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from diptych.checkpoints import DESCRIPTION_FILE, CheckpointError
 from diptych.files import read_json
 from diptych.images.arrays import DatasetDescription
+from diptych.model_files import MODEL_FILE, CheckpointError
 
 
 def check_fit(folder: Path, dataset: DatasetDescription) -> None:
@@ -18,7 +18,7 @@ def check_fit(folder: Path, dataset: DatasetDescription) -> None:
         CheckpointError: when the images' shape, the classes or the data differ.
         FileError: when the model's description cannot be read.
     """
-    path = folder / DESCRIPTION_FILE
+    path = folder / MODEL_FILE
     description = read_json(path)
     wanted = {
         "image_shape": list(dataset.image_shape),

@@ -159,7 +159,12 @@ def _verdict(decision: Decision | None) -> str:
 
 
 def _lineage(record: ModelRecord, lineage: Mapping[str, str]) -> list[tuple[str, str]]:
-    own = {"weights sha256": record.weights_sha256, "run": record.run_id, "model": record.model_id}
+    own = {
+        "weights sha256": record.weights_sha256,
+        "description sha256": record.description_sha256,
+        "run": record.run_id,
+        "model": record.model_id,
+    }
     return [*{**own, **lineage}.items()]
 
 

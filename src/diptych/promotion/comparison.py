@@ -63,14 +63,16 @@ def comparison_checks(
 
 
 def _another_check(candidate: ModelRecord, champion: ModelRecord) -> Check:
-    is_another = candidate.weights_sha256 != champion.weights_sha256
     found = candidate.weights_sha256[:12]
-    return check(
-        "another model",
-        f"not {champion.weights_sha256[:12]}",
-        found if is_another else f"{found}, already champion",
-        is_another,
-    )
+    is_another = not _has_equal_weights(candidate, champion)
+    if not is_another:
+        is_another = candidate.description_sha256 != champion.description_sha256
+        found += ", described otherwise" if is_another else ", already champion"
+    return check("another model", f"not {champion.weights_sha256[:12]}", found, is_another)
+
+
+def _has_equal_weights(candidate: ModelRecord, champion: ModelRecord) -> bool:
+    return candidate.weights_sha256 == champion.weights_sha256
 
 
 def _same_check(what: str, candidate: str, champion: str) -> Check:
@@ -155,6 +157,9 @@ def _improvement_check(
     comparisons: list[Comparison],
     policy: PromotionParams,
 ) -> Check:
+    if _has_equal_weights(candidate, champion):
+        # A pair's level, or names of classes: floors hold, and what is wanted is not the gate's.
+        return Check("better", "asked of other weights", "the champion's", "not applicable")
     # Two chances to be better by luck: each at half the level (Bonferroni).
     level = policy.significance_level / len(comparisons)
     key = policy.secondary_figure

@@ -44,17 +44,14 @@ def decide(
 
 
 def _identity_checks(candidate: ModelRecord, allow_dirty: bool) -> list[Check]:
-    stored, tagged = candidate.stored_weights_sha256, candidate.weights_sha256
     data = {"training": candidate.dataset_sha256, "test": candidate.test_sha256}
     unknown = [name for name, digest in data.items() if not _is_sha256(digest)]
     code = {False: "committed", True: "has changes", None: "unknown"}[candidate.is_dirty]
     return [
         check("model", "READY", candidate.model_status, candidate.model_status == "READY"),
-        check(
-            "weights",
-            f"sha256 {tagged[:12]}, as tagged",
-            stored[:12],
-            stored == tagged and _is_sha256(stored),
+        _digest_check("weights", candidate.weights_sha256, candidate.stored_weights_sha256),
+        _digest_check(
+            "description", candidate.description_sha256, candidate.stored_description_sha256
         ),
         check(
             "code",
@@ -69,6 +66,11 @@ def _identity_checks(candidate: ModelRecord, allow_dirty: bool) -> list[Check]:
             not unknown,
         ),
     ]
+
+
+def _digest_check(what: str, tagged: str, stored: str) -> Check:
+    is_right = stored == tagged and _is_sha256(stored)
+    return check(what, f"sha256 {tagged[:12]}, as tagged", stored[:12], is_right)
 
 
 def _is_sha256(text: str) -> bool:

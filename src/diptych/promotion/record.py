@@ -21,6 +21,8 @@ class ModelRecord:
         model_status: READY once all its files have arrived.
         weights_sha256: What its tag says.
         stored_weights_sha256: Of the bytes that the store hands out.
+        description_sha256: Of what model.json says beside the weights; what its tag says.
+        stored_description_sha256: Of the files that the store hands out.
         dataset_sha256: Of the data set that it was trained on.
         test_sha256: Of the test set that the figures are on.
         is_dirty: Whether the code had changes that were not committed; None if nobody knows.
@@ -36,6 +38,8 @@ class ModelRecord:
     model_status: str
     weights_sha256: str
     stored_weights_sha256: str
+    description_sha256: str
+    stored_description_sha256: str
     dataset_sha256: str
     test_sha256: str
     is_dirty: bool | None

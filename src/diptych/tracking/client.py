@@ -28,8 +28,9 @@ def connect(store: Store) -> Any:
     Raises:
         StoreError: when there is no store, or it does not answer.
     """
-    if store.database is not None and not store.database.exists():
-        raise StoreError(f"{store.database}: must hold recorded runs (got no such file)")
+    if store.database is not None and not store.database.is_file():
+        found = "another kind of file" if store.database.exists() else "no such file"
+        raise StoreError(f"{store.database}: must hold recorded runs (got {found})")
     prepare_environment()
     with failures_in_one_line(store):
         import mlflow

@@ -12,13 +12,13 @@ from typing import Any, get_args
 
 from diptych.errors import UserError
 from diptych.machine import num_cores
+from diptych.model_files import MODEL_FILE
 from diptych.params import dotted, load_params, read_yaml
 from diptych.presets import CUSTOM, DEFAULT, Change
 from diptych.promotion.params import PromotionParams
 from diptych.promotion.record import Family
 from diptych.tracking.client import StoreError, connect, failures_in_one_line, is_missing
 from diptych.tracking.dataset_inputs import DATASET_TAG
-from diptych.tracking.model_files import MODEL_FILE
 from diptych.tracking.pipeline import PARAMS_FILE, PIPELINE_FILE, read_stages
 from diptych.tracking.provenance import compute_tags
 from diptych.tracking.store import Store

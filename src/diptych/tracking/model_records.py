@@ -1,16 +1,16 @@
 """What the gate looks at, read from the store: weights are hashed before anything is parsed."""
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diptych.files import FileError, read_json, sha256_of
+from diptych.model_files import DIGESTS, MODEL_FILE, WEIGHTS_FILE
 from diptych.promotion.record import Family, ModelRecord
 from diptych.tracking.client import StoreError
 from diptych.tracking.figures import numbers
-from diptych.tracking.model_files import MODEL_FILE, WEIGHTS_FILE
 from diptych.tracking.origins import Origin
 
 if TYPE_CHECKING:
@@ -57,15 +57,15 @@ def read_record(
     """
     with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
         folder = download_model(client, origin.model, Path(temporary, "model"))
-        stored_sha256 = weights_sha256_in(folder, family) if folder else ""
-        tagged_sha256 = origin.model.tags.get("weights_sha256", "")
-        is_sound = folder is not None and stored_sha256 == tagged_sha256
+        stored = digests_in(folder, family)
+        tagged = digests_of(origin.model.tags)
+        is_sound = folder is not None and stored == tagged
         evaluation = _stored_evaluation(client, origin, Path(temporary), is_demanded=not evaluate)
         if evaluate and (evaluation is None or evaluation.per_image is None):
             if folder is None or not is_sound:
                 raise StoreError(
-                    f"model {origin.model.model_id}: its weights must have the sha256 "
-                    f"{tagged_sha256} to be evaluated (got {stored_sha256 or 'no files'})"
+                    f"model {origin.model.model_id}: to be evaluated its files must have "
+                    f"{tagged.shown()} (got {stored.shown()})"
                 )
             evaluation = evaluate(family, folder)
         assert evaluation is not None, "it was read, evaluated or raised about"  # noqa: S101
@@ -77,8 +77,10 @@ def read_record(
         run_id=origin.run_id,
         model_id=origin.model.model_id,
         model_status=str(origin.model.status),
-        weights_sha256=tagged_sha256,
-        stored_weights_sha256=stored_sha256,
+        weights_sha256=tagged.weights_sha256,
+        stored_weights_sha256=stored.weights_sha256,
+        description_sha256=tagged.description_sha256,
+        stored_description_sha256=stored.description_sha256,
         dataset_sha256=dataset_sha256,
         test_sha256=evaluation.test_sha256,
         is_dirty=origin.is_dirty,
@@ -109,8 +111,45 @@ def download_model(client: Any, model: Any, target: Path) -> Path | None:
     return found[0].parent if found else None
 
 
-def weights_sha256_in(folder: Path, family: Family) -> str:
-    """Return what identifies the weights in a folder, by their bytes; empty if some are missing."""
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What identifies a model.
+
+    Attributes:
+        weights_sha256: Of its weights; empty if some are missing.
+        description_sha256: Of the rest; empty if it is missing or damaged.
+    """
+
+    weights_sha256: str
+    description_sha256: str
+
+    def shown(self) -> str:
+        """Return both for a message."""
+        weights, description = (one or "none" for one in astuple(self))
+        return f"weights {weights}, description {description}"
+
+
+def digests_of(tags: Mapping[str, str]) -> Digests:
+    """Return what the tags of a logged model or a version say."""
+    return Digests(*(tags.get(key, "") for key in DIGESTS))
+
+
+def digests_in(folder: Path | None, family: Family) -> Digests:
+    """Return what the files in a folder say; nothing but a JSON file is parsed."""
+    if folder is None:
+        return Digests("", "")
+    return Digests(_weights_sha256_in(folder, family), _description_sha256_in(folder, family))
+
+
+def check_digests(tags: Mapping[str, str], folder: Path | None, family: Family) -> str | None:
+    """Return how a model's files differ from those that were registered; None if they do not."""
+    expected, found = digests_of(tags), digests_in(folder, family)
+    if folder is None:
+        return f"must have {expected.shown()} (got no files)"
+    return None if found == expected else f"must have {expected.shown()} (got {found.shown()})"
+
+
+def _weights_sha256_in(folder: Path, family: Family) -> str:
     from diptych.models import MEMBERS, pair_sha256
 
     try:
@@ -119,6 +158,22 @@ def weights_sha256_in(folder: Path, family: Family) -> str:
         return pair_sha256({one: sha256_of(folder / one / WEIGHTS_FILE) for one in MEMBERS})
     except OSError:
         return ""
+
+
+def _description_sha256_in(folder: Path, family: Family) -> str:
+    from diptych.model_files import load_model_description
+    from diptych.models import MEMBERS
+
+    try:
+        description = load_model_description(folder)
+        if family == "pair":
+            members = {one: load_model_description(folder / one) for one in MEMBERS}
+            found = {one: described["description_sha256"] for one, described in members.items()}
+            if found != description.get("member_descriptions"):
+                return ""
+    except (FileError, OSError):
+        return ""
+    return str(description["description_sha256"])
 
 
 def _stored_evaluation(
@@ -161,7 +216,7 @@ def _read_table(path: Path | None) -> "pd.DataFrame | None":
 
 def _sizes_of(folder: Path, family: Family) -> dict[str, float]:
     """Return the model's number of parameters, none if this version of the code cannot load it."""
-    from diptych.checkpoints import CheckpointError
+    from diptych.model_files import CheckpointError
     from diptych.models import load_cnn, load_vae
 
     members = {"cnn": load_cnn, "vae": load_vae}

@@ -9,8 +9,8 @@ from jaxtyping import UInt8
 
 from diptych.files import read_json
 from diptych.images.arrays import load_description
+from diptych.model_files import MODEL_FILE
 from diptych.reports.grids import GRIDS_FOLDER
-from diptych.tracking.model_files import MODEL_FILE
 from diptych.tracking.tracker import Tracker
 
 HEADLINE_STAGES = frozenset({"evaluate", "generate_samples"})

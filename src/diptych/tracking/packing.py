@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.files import read_json, write_json
-from diptych.tracking.model_files import MODEL_FILE
+from diptych.model_files import MODEL_FILE
 
 _SERVED_BY = "diptych.tracking.served"
 _REQUIREMENTS = (

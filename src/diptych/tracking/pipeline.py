@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from diptych.params import dotted, read_yaml
+from diptych.params import ParamsError, dotted, read_yaml
 from diptych.tracking.dvc_cache import DvcCache, dvc_md5
 from diptych.tracking.provenance import dep_hashes, fingerprint_of
 
@@ -80,8 +80,16 @@ def read_stages(path: Path) -> list[StageDescription]:
     """Return the stages that a dvc.yaml describes.
 
     Raises:
-        ParamsError: when the file cannot be read.
+        ParamsError: when the file cannot be read, or holds no stages as DVC has them.
     """
+    pipeline = read_yaml(path)
+    try:
+        return _stages_of(pipeline)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise ParamsError(f"{path}: stages: must be as DVC reads them") from None
+
+
+def _stages_of(pipeline: Mapping[str, Any]) -> list[StageDescription]:
     return [
         StageDescription(
             name,
@@ -95,7 +103,7 @@ def read_stages(path: Path) -> list[StageDescription]:
                 for path, cached in [_out(entry)]
             },
         )
-        for name, content in read_yaml(path).get("stages", {}).items()
+        for name, content in pipeline.get("stages", {}).items()
     ]
 
 

@@ -26,9 +26,9 @@ from diptych.tracking.mlflow_tracker import JOURNALS_FOLDER
 from diptych.tracking.model_records import (
     Evaluation,
     Evaluator,
+    check_digests,
     download_model,
     read_record,
-    weights_sha256_in,
 )
 from diptych.tracking.moves import Check, carry_out, settle, shown, version_text
 from diptych.tracking.origins import Origin, find_origin
@@ -339,14 +339,10 @@ def _checked_previous(desk: Desk, registry: Registry, family: Family, standing: 
     for status in (str(version.status), str(model.status)):
         if status != "READY":
             raise RegistryError(f"{where}: must be READY (got {status})")
-    expected = version.tags.get("weights_sha256") or model.tags.get("weights_sha256")
     with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
         folder = download_model(desk.client, model, Path(temporary, "model"))
-        found = weights_sha256_in(folder, family) if folder else ""
-    if found != expected:
-        raise RegistryError(
-            f"{where}: weights must have the sha256 {expected} (got {found or 'none'})"
-        )
+        if problem := check_digests(version.tags, folder, family):
+            raise RegistryError(f"{where}: {problem}")
     return version
 
 

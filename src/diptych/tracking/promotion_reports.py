@@ -30,6 +30,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "champion_before": outcome.champion,
         "run_id": candidate.run_id,
         "weights_sha256": candidate.weights_sha256,
+        "description_sha256": candidate.description_sha256,
         **decision_json(outcome.decision),
     }
 

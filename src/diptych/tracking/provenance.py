@@ -17,6 +17,14 @@ from diptych.files import sha256_of
 from diptych.machine import cpu_model, num_cores
 from diptych.params import ParamsError, check_section, read_yaml
 
+SECONDS_TAG = "diptych.seconds"
+PEAK_MEMORY_TAG = "diptych.peak_memory_mib"
+
+_DEVICE_TAG, _PRECISION_TAG = "diptych.device", "diptych.precision"
+_NUM_THREADS_TAG, _GPU_TAG = "diptych.num_threads", "diptych.gpu"
+COMPUTE_TAGS = (_DEVICE_TAG, _PRECISION_TAG, _NUM_THREADS_TAG, _GPU_TAG)
+"""Tags that say on what a stage ran."""
+
 _CODE = ("*.py", "dvc.yaml", "pyproject.toml", "requirements.lock")
 _DIFF = (
     *("diff", "HEAD", "--binary", "--full-index", "--no-renames", "--no-color"),
@@ -151,7 +159,7 @@ def compute_tags(params: Mapping[str, object]) -> dict[str, str]:
             check_section("params", {"compute": section}, "compute", ComputeParams)
         )
         precision = str(compute.dtype).removeprefix("torch.")
-        return {"diptych.device": compute.device.type, "diptych.precision": precision}
+        return {_DEVICE_TAG: compute.device.type, _PRECISION_TAG: precision}
     return {}
 
 
@@ -159,12 +167,12 @@ def cost_tags(seconds: float) -> dict[str, str]:
     """Return what is known at the end: time, memory, and what torch was set to, if it was used."""
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     kib = kib // 1024 if sys.platform == "darwin" else kib
-    tags = {"diptych.seconds": f"{seconds:.2f}", "diptych.peak_memory_mib": str(kib // 1024)}
+    tags = {SECONDS_TAG: f"{seconds:.2f}", PEAK_MEMORY_TAG: str(kib // 1024)}
     torch = sys.modules.get("torch")
     if torch is not None:
-        tags["diptych.num_threads"] = str(torch.get_num_threads())
+        tags[_NUM_THREADS_TAG] = str(torch.get_num_threads())
         if torch.cuda.is_initialized():
-            tags["diptych.gpu"] = torch.cuda.get_device_name()
+            tags[_GPU_TAG] = torch.cuda.get_device_name()
     return tags
 
 

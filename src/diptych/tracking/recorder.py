@@ -4,11 +4,12 @@ import io
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from diptych.files import read_json
+from diptych.model_files import DIGESTS, MODEL_FILE
 from diptych.tracking.dataset_inputs import log_dataset_input
 from diptych.tracking.environment import prepare_environment
 from diptych.tracking.events import (
@@ -31,12 +32,14 @@ from diptych.tracking.events import (
 )
 from diptych.tracking.links import (
     JOURNAL_TAG,
+    REUSED_TAG,
     attach_inputs_and_models,
     attach_models,
     final_metrics,
 )
-from diptych.tracking.model_files import MODEL_FILE
 from diptych.tracking.packing import pack_model, prepare_packing
+from diptych.tracking.provenance import COMPUTE_TAGS, PEAK_MEMORY_TAG, SECONDS_TAG
+from diptych.tracking.recording import RefusedError
 from diptych.tracking.store import Store, initialise_database
 
 if TYPE_CHECKING:
@@ -89,7 +92,20 @@ class MlflowRecorder:
         Args:
             event: What happened.
             again: Whether it may have been written before, wholly or in part.
+
+        Raises:
+            RefusedError: when the store finds the event itself at fault.
         """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._record(event, again)
+        except MlflowException as error:
+            if error.error_code == "INVALID_PARAMETER_VALUE":
+                raise RefusedError from error
+            raise
+
+    def _record(self, event: Event, again: bool) -> None:
         match event:
             case RunStarted():
                 self._start(event)
@@ -200,15 +216,12 @@ class MlflowRecorder:
         if self._run_id is not None:
             self._client.set_terminated(self._run_id, event.status, event.time_ms)
         if self._parent_run_id is not None and self._owns_parent:
-            status = self._worst_status(self._parent_run_id, event.status)
+            children = self._client.search_runs(
+                [self._experiment_id], f"tags.`mlflow.parentRunId` = '{self._parent_run_id}'"
+            )
+            self._set_tags(self._parent_run_id, _summary_tags(children))
+            status = _worst_status(children, event.status)
             self._client.set_terminated(self._parent_run_id, status, event.time_ms)
-
-    def _worst_status(self, parent_run_id: str, status: Status) -> Status:
-        """Return how an execution ended: DVC may go on after a stage that failed."""
-        children = f"tags.`mlflow.parentRunId` = '{parent_run_id}'"
-        found = self._client.search_runs([self._experiment_id], children)
-        statuses = {status, *(run.info.status for run in found)}
-        return next((one for one in _WORST_FIRST if one in statuses), status)
 
     def _reuse(self, event: RunReused, again: bool) -> None:
         made = self._client.get_run(event.run_id)
@@ -317,7 +330,7 @@ class MlflowRecorder:
         description = read_json(folder / MODEL_FILE)
         model = self._find_model(event.name) if again else None
         if model is None:
-            model = self._create_model(event.name, description["weights_sha256"])
+            model = self._create_model(event.name, description)
         # Found or new: the answer to its creation may be all that was lost.
         attach_models(self._client, [LoggedModelOutput(model.model_id, step=0)], self._run)
         with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
@@ -337,10 +350,31 @@ class MlflowRecorder:
         found = self._client.search_logged_models([self._experiment_id], condition)
         return found[0] if found else None
 
-    def _create_model(self, name: str, weights_sha256: str) -> Any:
+    def _create_model(self, name: str, description: Mapping[str, Any]) -> Any:
         return self._client.create_logged_model(
             self._experiment_id,
             name=name,
             source_run_id=self._run,
-            tags={"weights_sha256": weights_sha256},
+            tags={key: description[key] for key in DIGESTS},
         )
+
+
+def _worst_status(stages: Sequence[Any], status: Status) -> Status:
+    """Return how an execution ended: DVC may go on after a stage that failed."""
+    statuses = {status, *(run.info.status for run in stages)}
+    return next((one for one in _WORST_FIRST if one in statuses), status)
+
+
+def _summary_tags(stages: Sequence[Any]) -> dict[str, str]:
+    """Return what the stages that ran say of an execution: their cost together, and on what."""
+    found = [run.data.tags for run in stages if REUSED_TAG not in run.data.tags]
+    values = {
+        tag: [tags[tag] for tags in found if tag in tags]
+        for tag in (SECONDS_TAG, PEAK_MEMORY_TAG, *COMPUTE_TAGS)
+    }
+    summary = {
+        SECONDS_TAG: f"{sum(map(float, values[SECONDS_TAG])):.2f}",
+        PEAK_MEMORY_TAG: str(max(map(int, values[PEAK_MEMORY_TAG]), default=0)),
+        **{tag: ", ".join(sorted(set(values[tag]))) for tag in COMPUTE_TAGS},
+    }
+    return {tag: text for tag, text in summary.items() if text}

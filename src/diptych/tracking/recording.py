@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from diptych.tracking.events import Event, RunEnded, RunStarted
+from diptych.tracking.events import INCOMPLETE_TAG, Event, RunEnded, RunStarted, TagsSet
 from diptych.tracking.journal import (
     EVENTS_FILE,
     JournalReader,
@@ -28,7 +28,15 @@ class Recorder(Protocol):
     """Writes the events of one run to a store; may take its time and may raise."""
 
     def record(self, event: Event, again: bool) -> None:
-        """Write one event; `again`: it may have been written before, wholly or in part."""
+        """Write one event; `again`: it may have been written before, wholly or in part.
+
+        Raises:
+            RefusedError: when the store will never take the event.
+        """
+
+
+class RefusedError(Exception):
+    """A store that answers does not take an event, however often it is told."""
 
 
 class Recording:
@@ -83,11 +91,20 @@ class Recording:
                 self._recorder.record(event, again=True)
 
     def _record(self, event: Event) -> None:
-        """Record an event; once more after a failure, which may have been the answer's alone."""
+        """Record an event; once more after a failure, which may have been the answer's alone.
+
+        One that the store refuses is lost, and that alone: the run says so.
+        """
         try:
-            self._recorder.record(event, again=self._in_doubt)
-        except Exception:
-            self._recorder.record(event, again=True)
+            try:
+                self._recorder.record(event, again=self._in_doubt)
+            except Exception:
+                self._recorder.record(event, again=True)
+        except RefusedError as error:
+            if isinstance(event, RunStarted | RunEnded):
+                raise
+            what = f"{type(event).__name__} was refused ({reason_of(error)})"
+            self._recorder.record(TagsSet({INCOMPLETE_TAG: what}), again=True)
         self._in_doubt = self._recorded == _UNKNOWN
 
     def _attempt(self, record: Callable[[], None]) -> None:

@@ -19,11 +19,11 @@ import torch
 
 from diptych.errors import UserError
 from diptych.files import read_json
+from diptych.model_files import MODEL_FILE
 from diptych.models import load_trained
 from diptych.promotion.record import Family
 from diptych.tracking.client import connect, failures_in_one_line
-from diptych.tracking.model_files import MODEL_FILE
-from diptych.tracking.model_records import download_model, weights_sha256_in
+from diptych.tracking.model_records import check_digests, download_model
 from diptych.tracking.packing import pack_model
 from diptych.tracking.registry import CHAMPION, Registry, model_name
 from diptych.tracking.store import Store
@@ -108,12 +108,9 @@ def fetch_champion(store: Store, name: str, family: Family, destination: Path) -
             )
         version = registry.version(number)
         folder = download_model(client, registry.logged_model(version), destination)
-    expected = version.tags.get("weights_sha256")
-    found = weights_sha256_in(folder, family) if folder else None
-    if folder is None or found != expected:
-        raise ServingError(
-            f"{name}/{number}: weights must have the sha256 {expected} (got {found or 'no files'})"
-        )
+    if problem := check_digests(version.tags, folder, family):
+        raise ServingError(f"{name}/{number}: {problem}")
+    assert folder is not None, "it has been checked"  # noqa: S101
     load_trained(folder)
     return Champion(number, folder)
 

@@ -1,5 +1,6 @@
 """Which store records the runs: one per project, whatever the working directory."""
 
+import errno
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,6 +111,8 @@ def initialise_database(database: Path, artifact_folder: Path) -> None:
     Several processes that let MLflow create the same file corrupt it. Here one creates it, under
     a lock and another name, and the others wait.
     """
+    if database.is_dir():  # SQLite would try to open it, again and again
+        raise IsADirectoryError(errno.EISDIR, "must be a file", str(database))
     if database.exists():
         return
     artifact_folder.mkdir(parents=True, exist_ok=True)

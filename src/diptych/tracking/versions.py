@@ -102,6 +102,7 @@ def _pictures(family: Family, origin: Origin) -> dict[str, str]:
 def _version_tags(origin: Origin, record: ModelRecord) -> dict[str, str]:
     tags = {
         "weights_sha256": record.weights_sha256,
+        "description_sha256": record.description_sha256,
         "dataset_sha256": record.dataset_sha256,
         "test_sha256": record.test_sha256,
         "run": record.run_id,
