@@ -41,7 +41,7 @@ bench-peers: setup .venv-peers/.installed ## Time the article's Keras program an
 	@$(MAKE) bench ONLY='peers/*'
 
 test: check ## Run every check and the whole test suite
-	@$(RUN) pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(RUN) pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 15
 
 test-faults: setup ## Try every promise of docs/reliability.md as often as its target says, and write the table
 	@$(RUN) DIPTYCH_FAULTS=full DIPTYCH_RELIABILITY=docs/reliability.json pytest tests/faults

@@ -2,7 +2,7 @@
 
 import torch
 
-from diptych.checkpoints import fingerprint, save_model
+from diptych.checkpoints import save_model
 from diptych.cnn.model import build_cnn
 from diptych.cnn.params import CnnTrainingParams
 from diptych.cnn.train import train_cnn
@@ -10,6 +10,7 @@ from diptych.display import EpochDisplay
 from diptych.files import write_csv, write_json
 from diptych.images.arrays import load_description, load_image_set
 from diptych.images.batches import to_device
+from diptych.model_files import fingerprint
 from diptych.optimization.compute import ComputeParams, set_up_compute
 from diptych.optimization.params import CheckpointParams
 from diptych.optimization.progress import EpochReport

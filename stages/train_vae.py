@@ -2,11 +2,12 @@
 
 import torch
 
-from diptych.checkpoints import fingerprint, save_model
+from diptych.checkpoints import save_model
 from diptych.display import EpochDisplay
 from diptych.files import write_csv, write_json
 from diptych.images.arrays import load_description, load_image_set
 from diptych.images.batches import to_device
+from diptych.model_files import fingerprint
 from diptych.novelty import fit_novelty
 from diptych.optimization.compute import ComputeParams, set_up_compute
 from diptych.optimization.params import CheckpointParams

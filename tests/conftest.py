@@ -18,6 +18,12 @@ settings.register_profile(
 )
 settings.load_profile("shared machine")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take minutes: no worker is to be left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
+
+
 OPTIMIZATION = {
     "num_epochs": 2,
     "batch_size": 4,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from diptych.checkpoints import WEIGHTS_FILE, load_model, save_model
+from diptych.checkpoints import load_model, save_model
 from diptych.errors import UserError
 from diptych.images.arrays import (
     SPLITS,
@@ -24,6 +24,7 @@ from diptych.images.arrays import (
     save_dataset,
     save_novel,
 )
+from diptych.model_files import WEIGHTS_FILE
 from tests.faults.tiers import trials
 
 NUM_IMAGES: dict[Split, int] = {"train": 9, "validation": 6, "test": 6}

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diptych.checkpoints import CheckpointError, load_state
+from diptych.checkpoints import load_state
+from diptych.model_files import CheckpointError
 from tests.faults.children import Child, TorchSaver, be_impatient
 from tests.faults.kills import SIGNALS, Kill
 from tests.faults.tiers import PATIENCE_SECONDS, chosen_tier, trials

@@ -23,6 +23,8 @@ from tests.faults.executions import (
 from tests.faults.tiers import PATIENCE_SECONDS, chosen_tier, trials
 from tests.faults.waiting import wait_until
 
+pytestmark = pytest.mark.pipeline
+
 TRAININGS = ("train_cnn", "train_vae")
 ALL_STAGES = ("download", "preprocess", *TRAININGS, "evaluate", "generate_samples")
 STAGES = TRAININGS if chosen_tier() == "quick" else ALL_STAGES

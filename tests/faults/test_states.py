@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diptych.checkpoints import CheckpointError, load_state
+from diptych.checkpoints import load_state
+from diptych.model_files import CheckpointError
 from diptych.resuming import CheckpointFolder
 from tests.faults.tiers import trials
 

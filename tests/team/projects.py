@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from diptych.params import read_yaml
@@ -106,6 +108,15 @@ def environment_of(folder: Path) -> Settings:
         **{f"DVC_{kind}_DIR": str(home / kind) for kind in ("SITE_CACHE", "GLOBAL_CONFIG")},
         "DVC_SYSTEM_CONFIG_DIR": str(home / "SYSTEM_CONFIG"),
     }
+
+
+def ask(address: str, images: np.ndarray) -> list[dict[str, Any]]:
+    """Return a server's answers to uint8 images, over HTTP."""
+    body = json.dumps({"inputs": images.tolist()}).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310  # loopback
+        answers: list[dict[str, Any]] = json.load(response)["predictions"]
+    return answers
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from diptych.files import sha256_of
 from diptych.params import ParamsError, read_yaml
 from diptych.presets import Change
 from diptych.tracking.client import StoreError
@@ -329,39 +327,6 @@ def in_bash(folder: Path, script: str) -> "subprocess.CompletedProcess[str]":
         text=True,
         timeout=300,
     )
-
-
-def test_the_printed_commands_make_the_same_weights_again(
-    trained: Path, wait_until_recorded: Callable[[Path], None]
-) -> None:
-    first = in_bash(trained, "dvc repro train_cnn")
-    assert first.returncode == 0, first.stderr
-    wait_until_recorded(trained)
-    store = find_store(trained, {})
-    experiment = client_of(store).get_experiment_by_name("diptych")
-    assert experiment is not None
-    (model,) = client_of(store).search_logged_models([experiment.experiment_id])
-    assert model.source_run_id is not None
-    register(store, model.source_run_id, model.model_id)
-    weights = sha256_of(trained / "models" / "cnn" / "weights.safetensors")
-    params = (trained / "params.yaml").read_text()
-    # Nothing but the prefix is read of the present file.
-    prefix = {"promotion": json.loads(params)["promotion"]}
-    (trained / "params.yaml").write_text(json.dumps(prefix))
-
-    told = in_bash(trained, "diptych lineage cnn@champion")
-    assert told.returncode == 0, told.stderr
-    assert f"commit      {git(trained, 'rev-parse', 'HEAD')}, clean" in told.stdout
-    assert f"weights     {weights}" in told.stdout
-    assert "train_cnn.seed: 7 (default: 0)" in told.stdout
-    commands = re.findall(r"^  (.+)$", told.stdout, flags=re.MULTILINE)
-    followed = in_bash(trained, "\n".join(commands))
-    assert followed.returncode == 0, followed.stdout + followed.stderr
-    assert followed.stdout.splitlines()[-1].strip() == f'"weights_sha256": "{weights}"'
-    assert "Running stage 'train_cnn'" in followed.stdout
-    again = trained.parent / "diptych-cnn-1"
-    assert sha256_of(again / "models" / "cnn" / "weights.safetensors") == weights
-    assert (again / "params.yaml").read_text() == params
 
 
 def test_what_is_unknown_ends_the_command_with_one_line_and_2(trained: Path) -> None:

@@ -114,14 +114,17 @@ def fail(folder: Path, *arguments: str, **environment: str) -> str:
     return line
 
 
-def test_a_server_that_does_not_answer_is_one_line_within_15_s(project: Project) -> None:
+def test_a_server_that_does_not_answer_costs_one_line_and_no_15_s(project: Project) -> None:
+    started = time.monotonic()
+    fail(project.root, "status", MLFLOW_TRACKING_URI="http://127.0.0.1:1")  # refused at once
+    at_once = time.monotonic() - started
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         started = time.monotonic()
         line = fail(project.root, "status", MLFLOW_TRACKING_URI=f"http://me:hunter2@{address}")
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < at_once + 15
     assert f"http://***@{address}: must answer (" in line
     assert "hunter2" not in line
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from diptych.checkpoints import CheckpointError, save_model
+from diptych.checkpoints import save_model
 from diptych.cnn.model import build_cnn
 from diptych.cnn.params import CnnTrainingParams
+from diptych.model_files import CheckpointError
 from diptych.tracking.runs import stage_run
 from diptych.tracking.served import load_served
 
