@@ -89,6 +89,8 @@ lock-peers: setup ## Pin the article's own environment anew (all of it: LOCK=--u
 clean: ## Remove the environment and the caches of tools; data, models and runs stay
 	@rm -rf .venv .venv-peers .venv-screenshots .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
+# Bytecode is written at once: under PYTHONDONTWRITEBYTECODE, which container images like to set, every
+# process would compile torch anew.
 # uv comes from the PATH, or else from the package index by pip, checked against its own hashes.
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: Python must be >= 3.11 (got %d.%d); name another with PYTHON=..." % sys.version_info[:2])'
@@ -99,14 +101,14 @@ clean: ## Remove the environment and the caches of tools; data, models and runs 
 		.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .venv/uv.txt; \
 		uv=.venv/bin/uv; \
 	}; \
-	$$uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock; \
+	$$uv pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements.lock; \
 	$$uv pip install --quiet --python .venv/bin/python --no-build-isolation --no-deps --editable .
 	@touch $@
 
 .venv-peers/.installed: requirements-peers.lock | setup
 	@echo "Installing TensorFlow into .venv-peers"
 	@test -x .venv-peers/bin/python || $(RUN) uv venv --quiet --python "$(BIN)/python" .venv-peers
-	@$(RUN) uv pip sync --quiet --python .venv-peers/bin/python --require-hashes requirements-peers.lock
+	@$(RUN) uv pip sync --quiet --compile-bytecode --python .venv-peers/bin/python --require-hashes requirements-peers.lock
 	@touch $@
 
 .venv-screenshots/.installed: pyproject.toml | setup
