@@ -18,14 +18,16 @@ from tests.faults.commands import end_of_diptych
 MAKE = """
 import json, hashlib
 from pathlib import Path
+from diptych.model_files import sealed
 content = b"weights" * 9
 sha256 = hashlib.sha256(content).hexdigest()
 for family in ("cnn", "pair/cnn"):
     folder = Path("models") / family
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.safetensors").write_bytes(content)
-    (folder / "model.json").write_text(json.dumps({"family": "cnn", "weights_sha256": sha256}))
-pair = {"family": "pair", "members": {"cnn": sha256}, "weights_sha256": ""}
+    description = sealed({"family": "cnn", "weights_sha256": sha256})
+    (folder / "model.json").write_text(json.dumps(description))
+pair = sealed({"family": "pair", "members": {"cnn": sha256}, "weights_sha256": ""})
 Path("models/pair/model.json").write_text(json.dumps(pair))
 """
 PIPELINE = """
@@ -127,9 +129,17 @@ def test_a_damaged_file_is_restored_from_the_cache(project: Path, name: str, pro
     assert verify(project).damages == ()
 
 
-@pytest.mark.parametrize("name", ["processed/dataset.json", "models/cnn/model.json"])
-def test_a_description_that_cannot_be_read_is_damaged(project: Path, name: str) -> None:
-    (project / name).write_text("{")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("processed/dataset.json", "{"),
+        ("models/cnn/model.json", "{"),
+        ("models/cnn/model.json", '{"family": "cnn"}'),
+        ("models/pair/model.json", '{"family": "pair", "members": {}}'),
+    ],
+)
+def test_a_description_that_was_changed_is_damaged(project: Path, name: str, content: str) -> None:
+    (project / name).write_text(content)
     (damage,) = verify(project).damages
     assert damage.path == project / name
     run(project, damage.command)

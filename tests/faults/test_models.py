@@ -25,7 +25,7 @@ from diptych.checkpoints import load_state, save_model, save_state
 from diptych.cnn.model import build_cnn
 from diptych.errors import UserError
 from diptych.images.wheels import load_arrays
-from diptych.model_files import MODEL_FILE, WEIGHTS_FILE
+from diptych.model_files import MODEL_FILE, WEIGHTS_FILE, sealed
 from diptych.models import load_trained
 from diptych.novelty import fit_novelty
 from diptych.params import read_yaml
@@ -127,9 +127,25 @@ def test_weights_cut_anywhere_are_refused(promise, models):
     promise("R9", "cuts in weights", num, refused)
 
 
+def test_flipped_bits_in_descriptions_are_refused(promise, models):
+    num, refused = trials(quick=20, full=400), 0
+    source = random.Random(0)
+    for number in range(num):
+        family = FAMILIES[number % 2]
+        path = Path(family, MODEL_FILE)
+        content = path.read_bytes()
+        damaged = bytearray(content)
+        damaged[source.randrange(len(damaged))] ^= 1 << source.randrange(8)
+        path.write_bytes(damaged)
+        refused += is_refused(load_trained, Path(family))
+        path.write_bytes(content)
+    promise("R9", "flips in descriptions", num, refused)
+
+
 def describe(folder: Path, **changes: Any) -> None:
+    """Let a model say something else of itself, as if it had been written so."""
     path = folder / MODEL_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(sealed(json.loads(path.read_text()) | changes)))
 
 
 def replace_weights(folder: Path, content: bytes) -> None:

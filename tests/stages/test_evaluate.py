@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from diptych.images.arrays import load_description, load_image_set
+from diptych.model_files import sealed
 from diptych.models import load_pair
 from diptych.params import read_yaml
 
@@ -187,5 +188,5 @@ def test_a_model_of_other_data_is_refused(project, model):
     path = project / model / "model.json"
     description = json.loads(path.read_bytes())
     description["fingerprints"]["dataset_sha256"] = "0" * 64
-    path.write_text(json.dumps(description), encoding="utf-8")
+    path.write_text(json.dumps(sealed(description)), encoding="utf-8")
     assert refusal(project, "evaluate").startswith(f"{model}/model.json: fingerprints: must be")

@@ -75,7 +75,8 @@ write("data/parts/about.json", "{}")
     "code/train.py": """\
 write("models/cnn/weights.safetensors", "weights")
 write("models/cnn/model.json", '''{
-    "family": "cnn", "image_shape": [1, 3, 4], "best_epoch": 2, "weights_sha256": "abc"
+    "family": "cnn", "image_shape": [1, 3, 4], "best_epoch": 2, "weights_sha256": "abc",
+    "description_sha256": "def"
 }''')
 write("metrics/train.json", '{"accuracy": 0.75}')
 write("plots/t.csv", "epoch,loss_nats\\n1,0.5\\n2,0.25\\n")
