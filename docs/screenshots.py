@@ -32,6 +32,7 @@ REDUCED = (
     "promotion.min_vae_active_units=1",
     "promotion.max_pair_abstention_share=0.1",
     "promotion.min_pair_novelty_auroc=0.5",
+    "promotion.min_pair_novel_abstention_share=0.0",
     "promotion.min_pair_rotated_auroc=0.5",
 )
 EXPERIMENTS = {

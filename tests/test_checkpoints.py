@@ -118,7 +118,7 @@ def test_a_missing_folder_is_named():
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        (DESCRIPTION, "model/model.json: description_sha256: must be "),
+        (DESCRIPTION, "model/model.json: description_sha256: is missing"),
         (sealed(DESCRIPTION), "model/weights.safetensors: sha256 must be None (got "),
     ],
 )

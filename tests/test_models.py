@@ -183,6 +183,14 @@ def test_a_member_that_is_described_otherwise_is_refused():
     assert message.startswith(f"pair/cnn/model.json: description_sha256: {expected}")
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN"])
+def test_a_number_that_is_none_is_one_line(number):
+    path = Path("cnn", MODEL_FILE)
+    path.write_text(path.read_text().replace('"family": ', f'"other": {number}, "family": '))
+    message = message_of(load_cnn, "cnn")
+    assert message.startswith("cnn/model.json: is not valid JSON (")
+
+
 @pytest.mark.parametrize("family", ["cnn", "vae", "pair"])
 def test_a_description_that_is_not_as_it_was_written_is_refused(family):
     path = Path(family, MODEL_FILE)

@@ -199,7 +199,7 @@ def test_a_full_disk_and_a_signal_promise_no_more_than_is_there(capsys):
         train()
     assert capsys.readouterr().err == (
         "models/cnn: no checkpoint (Not a directory);"
-        " stopped; the same command goes on from the last one\n"
+        " stopped; the same command goes on from the beginning\n"
     )
 
 

@@ -18,6 +18,7 @@ from diptych.model_files import (
     MODEL_FILE,
     WEIGHTS_FILE,
     CheckpointError,
+    check_sha256,
     load_model_description,
     sealed,
 )
@@ -64,10 +65,8 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not weights_path.is_file():
         raise CheckpointError(f"{weights_path}: is missing")
     weights = weights_path.read_bytes()
-    expected, found = description.get("weights_sha256"), hashlib.sha256(weights).hexdigest()
-    if found != expected:
-        wanted = str(expected) if str(expected).isalnum() else repr(expected)
-        raise CheckpointError(f"{weights_path}: sha256 must be {wanted:.80} (got {found})")
+    digest = hashlib.sha256(weights).hexdigest()
+    check_sha256(weights_path, "sha256 must be", description.get("weights_sha256"), digest)
     try:
         return safetensors.torch.load(weights), description
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype torch has not

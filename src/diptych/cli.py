@@ -9,9 +9,15 @@ import typer
 
 from diptych.stage import PathOption, run_command
 
-ParamsOption = Annotated[
-    Path, typer.Option(exists=True, dir_okay=False, help="The parameter file.")
-]
+
+def _named_file(path: Path) -> Path:
+    """Refuse a file that is not there; of the default, some commands need but the folder."""
+    if path != Path("params.yaml") and not path.is_file():
+        raise typer.BadParameter(f"must be a file (got {path})")
+    return path
+
+
+ParamsOption = Annotated[Path, typer.Option(callback=_named_file, help="The parameter file.")]
 PresetsOption = Annotated[Path, typer.Option(help="The folder of presets.")]
 
 Family = Literal["cnn", "vae", "pair"]  # as promotion.record says too, which imports pandas

@@ -16,7 +16,7 @@ WEIGHTS_FILE = "weights.safetensors"
 DIGESTS = ("weights_sha256", "description_sha256")
 """Keys of model.json, and tags of a logged model and a version, that say which model it is."""
 
-_SEAL = "description_sha256"
+_DESCRIPTION = DIGESTS[1]
 
 
 class CheckpointError(FileError):
@@ -27,21 +27,45 @@ def load_model_description(folder: Path) -> dict[str, Any]:
     """Read a model's description.
 
     Raises:
-        CheckpointError: when it is missing, or is not as it was written.
+        CheckpointError: when it cannot be read, or is not as it was written.
     """
     path = folder / MODEL_FILE
-    description = read_json(path)
-    expected, found = description.get(_SEAL), sealed(description)[_SEAL]
+    try:
+        description = read_json(path)
+        found = sealed(description)[_DESCRIPTION]
+    except FileError as error:
+        raise CheckpointError(str(error)) from None
+    except (ValueError, RecursionError) as error:  # 1e999 is a number of JSON, and infinite
+        raise CheckpointError(f"{path}: is not valid JSON ({error})") from None
+    if _DESCRIPTION not in description:
+        raise CheckpointError(
+            f"{path}: {_DESCRIPTION}: is missing, as older code left it out: make the model again"
+        )
+    check_sha256(path, f"{_DESCRIPTION}: must be", description[_DESCRIPTION], found)
+    return description
+
+
+def check_sha256(path: Path, must: str, expected: object, found: str) -> None:
+    """Compare a digest with what a description, which may hold anything, says of it.
+
+    Args:
+        path: What the digest is of, for the message.
+        must: What is said of it before the expected one.
+        expected: The digest that is written down.
+        found: The digest.
+
+    Raises:
+        CheckpointError: when they differ.
+    """
     if found != expected:
         wanted = str(expected) if str(expected).isalnum() else repr(expected)
-        raise CheckpointError(f"{path}: {_SEAL}: must be {found} (got {wanted:.80})")
-    return description
+        raise CheckpointError(f"{path}: {must} {wanted:.80} (got {found})")
 
 
 def sealed(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return a description with its `description_sha256`, the `fingerprint` of all the rest."""
-    values = {key: value for key, value in description.items() if key != _SEAL}
-    return {**values, _SEAL: fingerprint(values)}
+    values = {key: value for key, value in description.items() if key != _DESCRIPTION}
+    return {**values, _DESCRIPTION: fingerprint(values)}
 
 
 def fingerprint(value: Mapping[str, Any]) -> str:

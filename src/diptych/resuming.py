@@ -104,8 +104,8 @@ class CheckpointFolder:
             save_state(self._folder / f"{self._number + 1:06}.safetensors", state)
         except OSError as error:
             reason = f"no checkpoint ({error.strerror})"
-            going_on = "the training goes on", "stopped; the same command goes on from the last one"
-            self._say(f"{reason}; {going_on[self._signal is not None]}")
+            stopped = f"stopped; the same command goes on from {self._place()}"
+            self._say(f"{reason}; {'the training goes on' if self._signal is None else stopped}")
             self._has_told = self._signal is not None
         else:
             self._number += 1
@@ -138,8 +138,7 @@ class CheckpointFolder:
     def say_how_to_go_on(self) -> None:
         """Say how, if the process ends outside of the training's steps and nobody has said it."""
         if not self._has_told:
-            start = "from the last checkpoint" if self._paths() else "from the beginning"
-            self._say(f"stopped; the same command goes on {start}")
+            self._say(f"stopped; the same command goes on from {self._place()}")
 
     def delete(self) -> None:
         """Delete the states of this training and of others of the same output: it is done."""
@@ -161,6 +160,11 @@ class CheckpointFolder:
             raise KeyboardInterrupt
         if self._signal is not None:
             sys.exit(128 + self._signal)
+
+    def _place(self) -> str:
+        """Say from where the same command will go on."""
+        whole = [path for path in self._paths() if path.with_suffix(DIGEST_SUFFIX).is_file()]
+        return "the last checkpoint" if whole else "the beginning"
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("[0-9]*.safetensors"))

@@ -34,10 +34,14 @@ class Candidate:
         run = self.client.get_run(self.execution.runs["evaluate"])
         return Path(run.info.artifact_uri.removeprefix("file://"), path)
 
+    def folder_of(self, model_id: str) -> Path:
+        """Where the files of a logged model are."""
+        location = self.client.get_logged_model(model_id).artifact_location
+        return Path(location.removeprefix("file://"))
+
     def files(self, name: str) -> list[Path]:
         """Where the files of a name are that belong to its logged models."""
-        models = map(self.client.get_logged_model, self.execution.models.values())
-        folders = [Path(model.artifact_location.removeprefix("file://")) for model in models]
+        folders = map(self.folder_of, self.execution.models.values())
         return [path for folder in folders for path in folder.rglob(name) if path.is_file()]
 
 
@@ -137,7 +141,28 @@ def of_other_classes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def made_from(**prints: str) -> Damage:
-    """Let the models say that they were made from something else."""
+    """Let the models have been made, and recorded, from something else."""
+
+    def damage(candidate: Candidate) -> None:
+        describe_anew(**prints)(candidate)
+        for model_id in candidate.execution.models.values():
+            folder = candidate.folder_of(model_id)
+            path = min(folder.rglob("model.json"), key=lambda path: len(path.parts))
+            described = json.loads(path.read_text())
+            if members := described.get("member_descriptions"):
+                for family in members:
+                    member = json.loads((path.parent / family / "model.json").read_text())
+                    members[family] = member["description_sha256"]
+                described = sealed(described)
+                path.write_text(json.dumps(described))
+            tags = {"description_sha256": described["description_sha256"]}
+            candidate.client.set_logged_model_tags(model_id, tags)
+
+    return damage
+
+
+def describe_anew(**prints: str) -> Damage:
+    """Let the models' files say that they were made from something else."""
 
     def damage(candidate: Candidate) -> None:
         for path in candidate.files("model.json"):
@@ -252,7 +277,7 @@ CASES = (
     Case("no file of the model", "weights", without("*")),
     Case("a damaged description", "description", damaged_description),
     Case("no description", "description", without("model.json")),
-    Case("another description", "description", made_from(dataset_sha256=OTHER_SHA256)),
+    Case("another description", "description", describe_anew(dataset_sha256=OTHER_SHA256)),
     error(
         "another digest of the weights",
         OTHER_WEIGHTS,

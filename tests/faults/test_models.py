@@ -128,6 +128,7 @@ def test_weights_cut_anywhere_are_refused(promise, models):
 
 
 def test_flipped_bits_in_descriptions_are_refused(promise, models):
+    """Or change nothing that is read, as from 1e-05 to 1E-05."""
     num, refused = trials(quick=20, full=400), 0
     source = random.Random(0)
     for number in range(num):
@@ -137,9 +138,18 @@ def test_flipped_bits_in_descriptions_are_refused(promise, models):
         damaged = bytearray(content)
         damaged[source.randrange(len(damaged))] ^= 1 << source.randrange(8)
         path.write_bytes(damaged)
-        refused += is_refused(load_trained, Path(family))
+        is_harmless = is_equal_json(content, bytes(damaged))
+        refused += is_harmless or is_refused(load_trained, Path(family))
         path.write_bytes(content)
+        load_trained(Path(family))
     promise("R9", "flips in descriptions", num, refused)
+
+
+def is_equal_json(first: bytes, second: bytes) -> bool:
+    try:
+        return bool(json.loads(first) == json.loads(second))
+    except ValueError:
+        return False
 
 
 def describe(folder: Path, **changes: Any) -> None:

@@ -25,6 +25,7 @@ POLICY = {
     "min_vae_active_units": 5,
     "max_pair_abstention_share": 0.03,
     "min_pair_novelty_auroc": 0.95,
+    "min_pair_novel_abstention_share": 0.9,
     "min_pair_rotated_auroc": 0.6,
     "max_class_accuracy_loss": 0.01,
     "significance_level": 0.05,
@@ -87,6 +88,9 @@ def figures_of(images: pd.DataFrame) -> dict[str, float]:
         "pair.novelty_auroc.noise": 0.999,
         "pair.novelty_auroc.inverted": 0.998,
         "pair.novelty_auroc.rotated": 0.8,
+        "pair.novel_abstention_share.noise": 0.95,
+        "pair.novel_abstention_share.inverted": 0.94,
+        "pair.novel_abstention_share.rotated": 0.3,
         "num_parameters": 1000.0,
     }
 

@@ -51,6 +51,8 @@ FLOORS = {
     "pair.novelty_auroc.inverted": ("min_pair_novelty_auroc", +1),
     "pair.novelty_auroc.rotated": ("min_pair_rotated_auroc", +1),
     "pair.novelty_auroc.fashion_mnist": ("min_pair_novelty_auroc", +1),
+    "pair.novel_abstention_share.noise": ("min_pair_novel_abstention_share", +1),
+    "pair.novel_abstention_share.inverted": ("min_pair_novel_abstention_share", +1),
 }
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -237,7 +239,7 @@ def test_figures_that_are_not_those_of_the_images_are_refused(
 
 def test_every_figure_that_follows_from_images_is_compared_with_them() -> None:
     counted = {key for key in RANGES if key.endswith(("num_images", "active_units"))}
-    measured = {key for key in RANGES if key.startswith("pair.novelty_auroc.")}
+    measured = {key for key in RANGES if key.startswith("pair.novel")}
     assert RANGES.keys() - counted - measured == IN_TABLES
 
 
@@ -304,6 +306,8 @@ def test_the_champions_weights_under_another_description_need_not_be_better(
     if family == "pair":
         cautious = with_figures(again, pair__abstention_share=0.5)
         assert "pair.abstention_share" in against(champion(family), cautious, policy)
+        bold = with_figures(again, pair__novel_abstention_share__noise=0.0)
+        assert "pair.novel_abstention_share.noise" in against(champion(family), bold, policy)
 
 
 # Beside the champion

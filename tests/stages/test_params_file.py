@@ -124,6 +124,7 @@ OUT_OF_RANGE: dict[str, dict[str, tuple[Any, str]]] = {
         "min_vae_active_units": (-1, "must be >= 0"),
         "max_pair_abstention_share": (1.5, "must be <= 1"),
         "min_pair_novelty_auroc": (-0.5, "must be >= 0"),
+        "min_pair_novel_abstention_share": (1.1, "must be <= 1"),
         "min_pair_rotated_auroc": (1.1, "must be <= 1"),
         "max_class_accuracy_loss": (-0.01, "must be >= 0"),
         "significance_level": (0.6, "must be <= 0.5"),

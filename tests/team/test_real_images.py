@@ -1,5 +1,7 @@
 """The models that `make repro` has made answer over HTTP, to the images that it has fetched."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -18,12 +20,9 @@ IMAGES = ROOT / "data" / "processed" / "test" / "images.npy"
 NUM_IMAGES = 300  # more than the pair looks at together
 
 
-@pytest.mark.skipif(
-    not (PAIR.is_dir() and IMAGES.is_file()), reason="no pipeline has run here (`make repro`)"
-)
+@pytest.mark.skipif("DIPTYCH_REAL_IMAGES" not in os.environ, reason="see .ci/run")
 @pytest.mark.filterwarnings("ignore")  # mlflow's own
-def test_real_images_get_the_answers_of_the_model_on_disk(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as here: another number may change the last bits
+def test_real_images_get_the_answers_of_the_model_on_disk(tmp_path):
     usual = np.load(IMAGES)[:NUM_IMAGES]
     images = np.concatenate([usual, 255 - usual[:20]])
     packed = tmp_path / "packed"
@@ -34,5 +33,6 @@ def test_real_images_get_the_answers_of_the_model_on_disk(tmp_path, monkeypatch)
     offline = ServedPair(load_pair(PAIR)).predict(images)
     assert answers == offline.to_dict(orient="records")
     decisions = [one["decision"] for one in answers]
+    # At a level of 1 % as many as 30 of 300 come once in 1e20 times.
     assert decisions[:NUM_IMAGES].count("accept") > 0.9 * NUM_IMAGES
     assert decisions[NUM_IMAGES:] == ["abstain"] * 20

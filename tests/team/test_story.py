@@ -129,7 +129,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
         yield Project(folder, settings | server.environment(server.member), server.uri)
 
 
-def test_from_two_variants_to_the_same_weights_again(project: Project) -> None:
+def test_from_two_variants_to_the_same_model_again(project: Project) -> None:
     train(project, TOO_LOW)
     there_is_a_champion(project)
     good = train(project, GOOD)
@@ -273,7 +273,7 @@ def the_pair_is_made_again(project: Project, commit: str) -> None:
     assert f"commit      {commit}, clean" in told
     commands = re.findall(r"^  (.+)$", told, flags=re.MULTILINE)
     assert commands[0].endswith(commit)
-    # The weights are what counts: this execution need not be recorded.
+    # What is made counts: this execution need not be recorded.
     followed = project.type("bash", "-eu", "-c", "\n".join(commands), DIPTYCH_TRACKING="off")
     for stage in ("train_cnn", "train_vae", "evaluate"):
         assert f"Running stage '{stage}'" in followed

@@ -45,6 +45,7 @@ POLICY: Mapping[str, Any] = {
     "min_vae_active_units": 0,
     "max_pair_abstention_share": 1.0,
     "min_pair_novelty_auroc": 0.0,
+    "min_pair_novel_abstention_share": 0.0,
     "min_pair_rotated_auroc": 0.0,
     "max_class_accuracy_loss": 1.0,
     "significance_level": 0.05,
@@ -276,6 +277,9 @@ def _figures_of(images: pd.DataFrame) -> dict[str, float]:
         "pair.novelty_auroc.noise": 0.999,
         "pair.novelty_auroc.inverted": 0.998,
         "pair.novelty_auroc.rotated": 0.8,
+        "pair.novel_abstention_share.noise": 0.95,
+        "pair.novel_abstention_share.inverted": 0.94,
+        "pair.novel_abstention_share.rotated": 0.3,
     }
 
 

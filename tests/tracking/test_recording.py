@@ -313,6 +313,12 @@ def told(tmp_path: Path) -> list[Event]:
     ]
 
 
+def client_of(root: Path) -> Any:
+    import mlflow
+
+    return mlflow.MlflowClient(tracking_uri=find_store(root, {}).uri)
+
+
 def contents(root: Path) -> Any:
     """All that a store holds, without the ids and names that MLflow draws."""
     import mlflow
@@ -384,6 +390,44 @@ def test_a_recorder_that_dies_after_every_event_leaves_no_doubles(
     assert [type(event) for event in died_after] == [type(event) for event in events]
     assert contents(broken) == contents(whole)
     assert [run["name"] for run in contents(whole)] == ["pipeline", "stage"]
+
+
+def test_what_mlflow_itself_refuses_is_lost_alone(tmp_path: Path, empty_database: Path) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    store = find_store(tmp_path, {})
+    prepare_mlflow(store)
+    told = [MetricsLogged({name: 1.0}, 0, 1) for name in ("a bad name?", "good")]
+    folder = written(tmp_path / "run", START, *told, END)
+    recorder = MlflowRecorder(store, "run")
+    assert not Recording(folder, recorder).advance()
+    assert failure_of(folder) is None
+    run = client_of(tmp_path).get_run(recorder.run_id)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"good": 1.0})
+    assert run.data.tags[INCOMPLETE_TAG].startswith("MetricsLogged was refused (MlflowException: ")
+
+
+def test_what_is_for_a_deleted_run_waits_for_its_return(
+    tmp_path: Path, empty_database: Path
+) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    store = find_store(tmp_path, {})
+    prepare_mlflow(store)
+    journal, recorder = Journal(tmp_path / "run", {}), MlflowRecorder(store, "run")
+    recording = Recording(tmp_path / "run", recorder)
+    journal.append(START)
+    assert recording.advance()
+    client_of(tmp_path).delete_run(recorder.run_id)
+    journal.append(MetricsLogged({"good": 1.0}, 0, 1))
+    journal.append(END)
+    journal.close()
+    recording.advance()
+    assert failure_of(tmp_path / "run") is not None
+    client_of(tmp_path).restore_run(recorder.run_id)
+    forget_failure(tmp_path / "run")
+    Recording(tmp_path / "run", MlflowRecorder(store, "run")).advance()
+    run = client_of(tmp_path).get_run(recorder.run_id)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"good": 1.0})
+    assert INCOMPLETE_TAG not in run.data.tags
 
 
 def test_a_store_whose_answers_are_lost_holds_the_same_in_the_end(

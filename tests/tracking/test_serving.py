@@ -223,6 +223,19 @@ def test_other_files_than_those_registered_are_not_served(
     assert message.startswith(f"{NAME}/1: must have weights ")
 
 
+def test_a_version_without_digests_is_not_served(registered: Path, tmp_path: Path) -> None:
+    store = find_store(registered, {})
+    client = Registry(connect(store), NAME).client
+    kept = client.get_model_version(NAME, "1").tags["description_sha256"]
+    client.delete_model_version_tag(NAME, "1", "description_sha256")
+    try:
+        message = message_of(store, NAME, tmp_path / "fetched")
+    finally:
+        client.set_model_version_tag(NAME, "1", "description_sha256", kept)
+    assert message.startswith(f"{NAME}/1: must have tags with both digests (got weights ")
+    assert message.endswith(", description none): promote it anew")
+
+
 def test_another_level_than_the_registered_one_is_not_served(
     registered: Path, tmp_path: Path
 ) -> None:

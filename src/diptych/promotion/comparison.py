@@ -63,12 +63,13 @@ def comparison_checks(
 
 
 def _another_check(candidate: ModelRecord, champion: ModelRecord) -> Check:
-    found = candidate.weights_sha256[:12]
-    is_another = not _has_equal_weights(candidate, champion)
-    if not is_another:
-        is_another = candidate.description_sha256 != champion.description_sha256
-        found += ", described otherwise" if is_another else ", already champion"
-    return check("another model", f"not {champion.weights_sha256[:12]}", found, is_another)
+    expected, found = (
+        f"{one.weights_sha256[:12]} as described by {one.description_sha256[:12]}"
+        for one in (champion, candidate)
+    )
+    is_another = found != expected
+    found += "" if is_another else ", already champion"
+    return check("another model", f"not {expected}", found, is_another)
 
 
 def _has_equal_weights(candidate: ModelRecord, champion: ModelRecord) -> bool:
@@ -158,7 +159,7 @@ def _improvement_check(
     policy: PromotionParams,
 ) -> Check:
     if _has_equal_weights(candidate, champion):
-        # A pair's level, or names of classes: floors hold, and what is wanted is not the gate's.
+        # Something is wanted otherwise, as a pair's level: what, is not the gate's to judge.
         return Check("better", "asked of other weights", "the champion's", "not applicable")
     # Two chances to be better by luck: each at half the level (Bonferroni).
     level = policy.significance_level / len(comparisons)

@@ -14,7 +14,7 @@ class Check:
         name: What was looked at, in a few words.
         expected: What the policy asks for.
         found: What the model has.
-        status: `not applicable` when there is no champion to compare with.
+        status: `not applicable` when there is nothing to compare with, or nothing to ask.
     """
 
     name: str

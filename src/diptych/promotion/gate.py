@@ -7,7 +7,14 @@ from diptych.promotion.comparison import comparison_checks
 from diptych.promotion.decision import Check, Decision, check
 from diptych.promotion.params import PromotionParams
 from diptych.promotion.record import Family, ModelRecord
-from diptych.promotion.soundness import FIGURES, NOVELTY, PARTS, figure_problems, table_problems
+from diptych.promotion.soundness import (
+    DECLINED,
+    FIGURES,
+    NOVELTY,
+    PARTS,
+    figure_problems,
+    table_problems,
+)
 
 
 def decide(
@@ -21,7 +28,8 @@ def decide(
 
     It may when it is what it says it is, its figures can be believed and meet the floors, and it is
     significantly better than the champion, or not worse by the policy's margin and better on the
-    secondary figure. In a pair neither member may be worse, and one has to be better.
+    secondary figure. The champion's own weights, described otherwise, need not be better. In a pair
+    neither member may be worse, and one has to be better.
 
     Args:
         candidate: The model that wants to be the champion.
@@ -70,7 +78,9 @@ def _identity_checks(candidate: ModelRecord, allow_dirty: bool) -> list[Check]:
 
 def _digest_check(what: str, tagged: str, stored: str) -> Check:
     is_right = stored == tagged and _is_sha256(stored)
-    return check(what, f"sha256 {tagged[:12]}, as tagged", stored[:12], is_right)
+    return check(
+        what, f"sha256 {tagged[:12] or 'none'}, as tagged", stored[:12] or "none", is_right
+    )
 
 
 def _is_sha256(text: str) -> bool:
@@ -108,13 +118,14 @@ def _floors(
     else:
         yield "pair.abstention_share", "<=", policy.max_pair_abstention_share
         for key in sorted(FIGURES["pair"].keys() | candidate.figures.keys()):
+            is_rotated = key.endswith(".rotated")
             if key.startswith(NOVELTY):
-                is_rotated = key == f"{NOVELTY}rotated"
-                yield (
-                    key,
-                    ">=",
-                    policy.min_pair_rotated_auroc if is_rotated else policy.min_pair_novelty_auroc,
+                auroc = (
+                    policy.min_pair_rotated_auroc if is_rotated else policy.min_pair_novelty_auroc
                 )
+                yield key, ">=", auroc
+            elif key.startswith(DECLINED) and not is_rotated:
+                yield key, ">=", policy.min_pair_novel_abstention_share
 
 
 def _floor_check(candidate: ModelRecord, key: str, sign: str, limit: float) -> Check:

@@ -51,6 +51,9 @@ class PromotionParams(Params):
     min_pair_novelty_auroc: Share
     """Floor of the AUROC against each kind of novel images but rotated ones."""
 
+    min_pair_novel_abstention_share: Share
+    """Floor of the share of each kind of novel images but rotated ones that the pair declines."""
+
     min_pair_rotated_auroc: Share
     """Floor of the AUROC against rotated images, some of which look like others unrotated."""
 

@@ -29,6 +29,9 @@ PARTS: Mapping[Family, tuple[Family, ...]] = {
 NOVELTY = "pair.novelty_auroc."
 """Begins the key of each figure against one kind of novel images."""
 
+DECLINED = "pair.novel_abstention_share."
+"""Begins the key of the share of one kind of novel images that a pair does not answer."""
+
 FIGURES: Mapping[Family, Mapping[str, Range]] = {
     "cnn": {
         "cnn.accuracy": SHARE,
@@ -49,6 +52,8 @@ FIGURES: Mapping[Family, Mapping[str, Range]] = {
         f"{NOVELTY}noise": SHARE,
         f"{NOVELTY}inverted": SHARE,
         f"{NOVELTY}rotated": SHARE,
+        f"{DECLINED}noise": SHARE,
+        f"{DECLINED}inverted": SHARE,
     },
 }
 """Figures that a model must have."""

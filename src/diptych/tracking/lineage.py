@@ -62,6 +62,7 @@ class Lineage:
         params_text: The whole parameter file, credentials masked.
         dataset_sha256: Identifies the data set.
         weights_sha256: Of the weights.
+        description_sha256: Of what model.json says beside them; empty if older code recorded it.
         machine: What computed it, by what people call it.
     """
 
@@ -80,6 +81,7 @@ class Lineage:
     params_text: str | None
     dataset_sha256: str | None
     weights_sha256: str
+    description_sha256: str
     machine: Mapping[str, str]
 
     @property
@@ -153,8 +155,8 @@ def reproducing_commands(lineage: Lineage, workspace: Path) -> list[str]:
         workspace: The checkout.
 
     Returns:
-        None of them when commit or parameters are not recorded. The last one succeeds if the
-        weights are the same.
+        None of them when commit or parameters are not recorded. The last ones succeed if the
+        model is the same.
 
     Raises:
         ParamsError: when the checkout's dvc.yaml cannot be read.
@@ -168,6 +170,7 @@ def reproducing_commands(lineage: Lineage, workspace: Path) -> list[str]:
         for out in stage.outs
         if PurePosixPath(out).name == lineage.family
     ]
+    digests = lineage.description_sha256, lineage.weights_sha256
     folder = shlex.quote(f"../{lineage.model}-{lineage.version}")
     model = shlex.quote(f"{lineage.model}/{lineage.version}")
     return [
@@ -177,7 +180,7 @@ def reproducing_commands(lineage: Lineage, workspace: Path) -> list[str]:
         "make setup",
         "source .venv/bin/activate",
         f"dvc repro {lineage.stage}",
-        *(f"grep {lineage.weights_sha256} {out}/{MODEL_FILE}" for out in outs),
+        *(f"grep {digest} {out}/{MODEL_FILE}" for out in outs for digest in digests if digest),
     ]
 
 
@@ -228,6 +231,7 @@ def lineage_lines(lineage: Lineage, workspace: Path) -> list[str]:
     facts = {
         "model": f"{lineage.model}, version {lineage.version}{aliases}",
         "weights": lineage.weights_sha256,
+        "description": lineage.description_sha256,
         "data": lineage.dataset_sha256,
         "commit": lineage.commit and f"{lineage.commit}{state}",
         "experiment": lineage.experiment,
@@ -241,7 +245,7 @@ def lineage_lines(lineage: Lineage, workspace: Path) -> list[str]:
     lines += [f"{'params':<11} {one.key}: {one.new} ({preset}: {one.old})" for one in changes]
     lines += [f"{'caveat':<11} {one}" for one in caveats(lineage)]
     if commands := reproducing_commands(lineage, workspace):
-        lines += ["", "To make it again (the last command fails unless the weights are the same):"]
+        lines += ["", "To make it again (the last commands fail unless the model is the same):"]
         lines += [f"  {command}" for command in commands]
     return lines
 
@@ -335,6 +339,7 @@ def _lineage_of(client: Any, version: Any, aliases: Sequence[str]) -> Lineage:
         params_text=_params_text(client, run.info.run_id),
         dataset_sha256=tags.get(DATASET_TAG),
         weights_sha256=model.tags.get("weights_sha256", ""),
+        description_sha256=model.tags.get("description_sha256", ""),
         machine={name: tags[tag] for name, tag in _MACHINE.items() if tag in tags},
     )
 

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diptych.files import FileError, read_json, sha256_of
-from diptych.model_files import DIGESTS, MODEL_FILE, WEIGHTS_FILE
+from diptych.model_files import (
+    DIGESTS,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    CheckpointError,
+    load_model_description,
+)
 from diptych.promotion.record import Family, ModelRecord
 from diptych.tracking.client import StoreError
 from diptych.tracking.figures import numbers
@@ -59,7 +65,7 @@ def read_record(
         folder = download_model(client, origin.model, Path(temporary, "model"))
         stored = digests_in(folder, family)
         tagged = digests_of(origin.model.tags)
-        is_sound = folder is not None and stored == tagged
+        is_sound = folder is not None and tagged.are_known and stored == tagged
         evaluation = _stored_evaluation(client, origin, Path(temporary), is_demanded=not evaluate)
         if evaluate and (evaluation is None or evaluation.per_image is None):
             if folder is None or not is_sound:
@@ -123,6 +129,11 @@ class Digests:
     weights_sha256: str
     description_sha256: str
 
+    @property
+    def are_known(self) -> bool:
+        """Tell whether both are there."""
+        return bool(self.weights_sha256 and self.description_sha256)
+
     def shown(self) -> str:
         """Return both for a message."""
         weights, description = (one or "none" for one in astuple(self))
@@ -141,12 +152,26 @@ def digests_in(folder: Path | None, family: Family) -> Digests:
     return Digests(_weights_sha256_in(folder, family), _description_sha256_in(folder, family))
 
 
-def check_digests(tags: Mapping[str, str], folder: Path | None, family: Family) -> str | None:
-    """Return how a model's files differ from those that were registered; None if they do not."""
+def check_folder(where: str, tags: Mapping[str, str], folder: Path | None, family: Family) -> Path:
+    """Return the folder of a registered model, if its files are those that were registered.
+
+    Args:
+        where: Names the version, for the message.
+        tags: The version's.
+        folder: As `download_model` returns it.
+        family: The model's.
+
+    Raises:
+        StoreError: when they are not, or nobody knows.
+    """
     expected, found = digests_of(tags), digests_in(folder, family)
-    if folder is None:
-        return f"must have {expected.shown()} (got no files)"
-    return None if found == expected else f"must have {expected.shown()} (got {found.shown()})"
+    if not expected.are_known:
+        raise StoreError(
+            f"{where}: must have tags with both digests (got {expected.shown()}): promote it anew"
+        )
+    if folder is None or found != expected:
+        raise StoreError(f"{where}: must have {expected.shown()} (got {found.shown()})")
+    return folder
 
 
 def _weights_sha256_in(folder: Path, family: Family) -> str:
@@ -161,7 +186,6 @@ def _weights_sha256_in(folder: Path, family: Family) -> str:
 
 
 def _description_sha256_in(folder: Path, family: Family) -> str:
-    from diptych.model_files import load_model_description
     from diptych.models import MEMBERS
 
     try:
@@ -171,7 +195,7 @@ def _description_sha256_in(folder: Path, family: Family) -> str:
             found = {one: described["description_sha256"] for one, described in members.items()}
             if found != description.get("member_descriptions"):
                 return ""
-    except (FileError, OSError):
+    except CheckpointError:
         return ""
     return str(description["description_sha256"])
 
@@ -216,7 +240,6 @@ def _read_table(path: Path | None) -> "pd.DataFrame | None":
 
 def _sizes_of(folder: Path, family: Family) -> dict[str, float]:
     """Return the model's number of parameters, none if this version of the code cannot load it."""
-    from diptych.model_files import CheckpointError
     from diptych.models import load_cnn, load_vae
 
     members = {"cnn": load_cnn, "vae": load_vae}

@@ -26,7 +26,7 @@ from diptych.tracking.mlflow_tracker import JOURNALS_FOLDER
 from diptych.tracking.model_records import (
     Evaluation,
     Evaluator,
-    check_digests,
+    check_folder,
     download_model,
     read_record,
 )
@@ -341,8 +341,7 @@ def _checked_previous(desk: Desk, registry: Registry, family: Family, standing: 
             raise RegistryError(f"{where}: must be READY (got {status})")
     with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
         folder = download_model(desk.client, model, Path(temporary, "model"))
-        if problem := check_digests(version.tags, folder, family):
-            raise RegistryError(f"{where}: {problem}")
+        check_folder(where, version.tags, folder, family)
     return version
 
 

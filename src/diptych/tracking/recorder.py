@@ -5,6 +5,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -101,9 +102,14 @@ class MlflowRecorder:
         try:
             self._record(event, again)
         except MlflowException as error:
-            if error.error_code == "INVALID_PARAMETER_VALUE":
+            # The same is said of everything that is for a deleted run, until it is restored.
+            if error.error_code == "INVALID_PARAMETER_VALUE" and self._has_living_runs():
                 raise RefusedError from error
             raise
+
+    def _has_living_runs(self) -> bool:
+        runs = [self._client.get_run(run_id) for run_id in self._run_and_parent]
+        return all(run.info.lifecycle_stage == "active" for run in runs)
 
     def _record(self, event: Event, again: bool) -> None:
         match event:
@@ -219,9 +225,9 @@ class MlflowRecorder:
             children = self._client.search_runs(
                 [self._experiment_id], f"tags.`mlflow.parentRunId` = '{self._parent_run_id}'"
             )
-            self._set_tags(self._parent_run_id, _summary_tags(children))
             status = _worst_status(children, event.status)
             self._client.set_terminated(self._parent_run_id, status, event.time_ms)
+            self._set_tags(self._parent_run_id, _summary_tags(children))
 
     def _reuse(self, event: RunReused, again: bool) -> None:
         made = self._client.get_run(event.run_id)
@@ -355,7 +361,8 @@ class MlflowRecorder:
             self._experiment_id,
             name=name,
             source_run_id=self._run,
-            tags={key: description[key] for key in DIGESTS},
+            # Older code, whose journal may have waited for a server, knew one of them.
+            tags={key: description[key] for key in DIGESTS if key in description},
         )
 
 
@@ -372,9 +379,8 @@ def _summary_tags(stages: Sequence[Any]) -> dict[str, str]:
         tag: [tags[tag] for tags in found if tag in tags]
         for tag in (SECONDS_TAG, PEAK_MEMORY_TAG, *COMPUTE_TAGS)
     }
-    summary = {
-        SECONDS_TAG: f"{sum(map(float, values[SECONDS_TAG])):.2f}",
-        PEAK_MEMORY_TAG: str(max(map(int, values[PEAK_MEMORY_TAG]), default=0)),
-        **{tag: ", ".join(sorted(set(values[tag]))) for tag in COMPUTE_TAGS},
-    }
-    return {tag: text for tag, text in summary.items() if text}
+    summary = {tag: ", ".join(sorted(set(values[tag]))) for tag in COMPUTE_TAGS}
+    with suppress(ValueError):  # somebody may have edited them
+        summary[SECONDS_TAG] = f"{sum(map(float, values[SECONDS_TAG])):.2f}"
+        summary[PEAK_MEMORY_TAG] = str(max(map(int, values[PEAK_MEMORY_TAG])))
+    return {tag: text for tag, text in summary.items() if values[tag]}

@@ -20,6 +20,7 @@ _FAILURE_FILE = "failure"
 _TOLD_FILE = "failure.told"
 _OFFSET_FILE = "offset"
 _UNKNOWN = -1
+_MAX_REASON = 1000  # less than any store takes of a tag
 _POLLING_SECONDS = 0.05
 
 
@@ -42,9 +43,10 @@ class RefusedError(Exception):
 class Recording:
     """One run's way from its journal to a recorder; goes on where an earlier one stopped.
 
-    The first failure ends the recording, except that the end of the run is still tried: a run must
-    not look alive for ever if the store is back by then. The journal of a failed one stays, with
-    the offset from which it is still to be recorded.
+    An event that the store refuses is no failure: it is lost, and the run says so. The first
+    failure ends the recording, except that the end of the run is still tried: a run must not look
+    alive for ever if the store is back by then. The journal of a failed one stays, with the offset
+    from which it is still to be recorded.
     """
 
     def __init__(self, journal: Path, recorder: Recorder) -> None:
@@ -61,6 +63,7 @@ class Recording:
         self._in_doubt = self._recorded != 0
         self._failed = False
         self._ended = False
+        self._refusals: list[str] = []
 
     def advance(self) -> bool:
         """Record what has been written since; return whether more may come.
@@ -98,13 +101,16 @@ class Recording:
         try:
             try:
                 self._recorder.record(event, again=self._in_doubt)
+            except RefusedError:
+                raise
             except Exception:
                 self._recorder.record(event, again=True)
         except RefusedError as error:
             if isinstance(event, RunStarted | RunEnded):
                 raise
-            what = f"{type(event).__name__} was refused ({reason_of(error)})"
-            self._recorder.record(TagsSet({INCOMPLETE_TAG: what}), again=True)
+            self._refusals.append(f"{type(event).__name__} was refused ({reason_of(error)})")
+            what = "; ".join(dict.fromkeys(self._refusals))
+            self._recorder.record(TagsSet({INCOMPLETE_TAG: what[:_MAX_REASON]}), again=True)
         self._in_doubt = self._recorded == _UNKNOWN
 
     def _attempt(self, record: Callable[[], None]) -> None:

@@ -23,7 +23,7 @@ from diptych.model_files import MODEL_FILE
 from diptych.models import load_trained
 from diptych.promotion.record import Family
 from diptych.tracking.client import connect, failures_in_one_line
-from diptych.tracking.model_records import check_digests, download_model
+from diptych.tracking.model_records import check_folder, download_model
 from diptych.tracking.packing import pack_model
 from diptych.tracking.registry import CHAMPION, Registry, model_name
 from diptych.tracking.store import Store
@@ -94,9 +94,9 @@ def fetch_champion(store: Store, name: str, family: Family, destination: Path) -
         destination: A folder to make.
 
     Raises:
-        ServingError: when there is no champion, or its files are not those that were registered.
+        ServingError: when there is no champion.
         CheckpointError: when it cannot be loaded.
-        StoreError: when the store does not answer.
+        StoreError: when its files are not those that were registered, or the store does not answer.
     """
     client = connect(store)
     registry = Registry(client, name)
@@ -108,11 +108,9 @@ def fetch_champion(store: Store, name: str, family: Family, destination: Path) -
             )
         version = registry.version(number)
         folder = download_model(client, registry.logged_model(version), destination)
-    if problem := check_digests(version.tags, folder, family):
-        raise ServingError(f"{name}/{number}: {problem}")
-    assert folder is not None, "it has been checked"  # noqa: S101
-    load_trained(folder)
-    return Champion(number, folder)
+    checked = check_folder(f"{name}/{number}", version.tags, folder, family)
+    load_trained(checked)
+    return Champion(number, checked)
 
 
 @contextmanager
