@@ -89,6 +89,6 @@ def test_many_images_at_once_are_quicker_than_one_by_one(setting):
 def test_a_pair_is_timed_here_and_behind_a_server(setting, monkeypatch):
     monkeypatch.setattr(latency, "_NUM_CALLS", 3)
     figures = measure_pair_latency(setting)
-    assert figures["http_batch_1_seconds"] > figures["batch_1_seconds"]
-    speeds = [figures[f"{way}batch_256_images_per_second"] for way in ("", "http_")]
-    assert speeds[0] > speeds[1] > 1 / figures["http_batch_1_seconds"]
+    for way in ("", "http_"):
+        per_second = figures[f"{way}batch_256_images_per_second"]
+        assert per_second > 1 / figures[f"{way}batch_1_seconds"] > 0

@@ -139,7 +139,7 @@ def test_nothing_to_roll_back_to_is_one_line(project: Project) -> None:
     ("arguments", "expected"),
     [
         (("promote", "cnn", "--expect-champion", "first"), "a version's number or none"),
-        (("promote", "cnn", "--params", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
+        (("promote", "cnn", "--params", "nowhere.yaml"), "must be a file (got nowhere.yaml)"),
         (("promote", "gan"), "'gan' is not one of"),
     ],
 )

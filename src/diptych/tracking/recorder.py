@@ -221,13 +221,15 @@ class MlflowRecorder:
     def _end(self, event: RunEnded) -> None:
         if self._run_id is not None:
             self._client.set_terminated(self._run_id, event.status, event.time_ms)
-        if self._parent_run_id is not None and self._owns_parent:
-            children = self._client.search_runs(
-                [self._experiment_id], f"tags.`mlflow.parentRunId` = '{self._parent_run_id}'"
-            )
+        if self._parent_run_id is None:
+            return
+        children = self._client.search_runs(
+            [self._experiment_id], f"tags.`mlflow.parentRunId` = '{self._parent_run_id}'"
+        )
+        if self._owns_parent:
             status = _worst_status(children, event.status)
             self._client.set_terminated(self._parent_run_id, status, event.time_ms)
-            self._set_tags(self._parent_run_id, _summary_tags(children))
+        self._set_tags(self._parent_run_id, _summary_tags(children))
 
     def _reuse(self, event: RunReused, again: bool) -> None:
         made = self._client.get_run(event.run_id)
