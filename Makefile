@@ -43,8 +43,9 @@ bench-peers: setup .venv-peers/.installed ## Time the article's Keras program an
 test: check ## Run every check and the whole test suite
 	@$(RUN) pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 15
 
-test-faults: setup ## Try every promise of docs/reliability.md as often as its target says, and write the table
-	@$(RUN) DIPTYCH_FAULTS=full DIPTYCH_RELIABILITY=docs/reliability.json pytest tests/faults
+test-faults: setup ## Try every promise of docs/reliability.md as often as its target says, and write the table (some again: ONLY=test_states)
+	@$(RUN) DIPTYCH_FAULTS=full DIPTYCH_RELIABILITY=docs/reliability.json \
+		$(if $(ONLY),DIPTYCH_RELIABILITY_UPDATE=1) pytest tests/faults $(if $(ONLY),-k "$(ONLY)")
 	@$(RUN) python -m tests.faults.reliability docs/reliability.json docs/reliability.md
 
 soak: setup ## The same ten times as often, and no table

@@ -8,11 +8,13 @@ import pytest
 
 from diptych.machine import describe_machine
 from tests.faults.outcomes import OUTCOMES
-from tests.faults.reliability import Outcome, write_outcomes
+from tests.faults.reliability import Outcome, updated, write_outcomes
 from tests.faults.tiers import chosen_tier
 
 OUTCOMES_VARIABLE = "DIPTYCH_RELIABILITY"
 """Names the file that outcomes are written to; the tests then run in one process."""
+UPDATE_VARIABLE = "DIPTYCH_RELIABILITY_UPDATE"
+"""Is there when only some of the tests run: the file keeps what the others have measured."""
 
 
 @pytest.fixture
@@ -35,5 +37,8 @@ def promise(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
 @pytest.fixture(scope="session", autouse=True)
 def _written_down() -> Iterator[None]:
     yield
-    if path := os.environ.get(OUTCOMES_VARIABLE):
-        write_outcomes(Path(path), chosen_tier(), describe_machine(), OUTCOMES)
+    if name := os.environ.get(OUTCOMES_VARIABLE):
+        path, tier, machine = Path(name), chosen_tier(), describe_machine()
+        is_part = UPDATE_VARIABLE in os.environ
+        outcomes = updated(path, tier, machine, OUTCOMES) if is_part else OUTCOMES
+        write_outcomes(path, tier, machine, outcomes)

@@ -64,6 +64,23 @@ def write_outcomes(path: Path, tier: str, machine: str, outcomes: Iterable[Outco
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def updated(path: Path, tier: str, machine: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return outcomes beside those of a file that they do not replace.
+
+    Args:
+        path: Written by an earlier run, or not there.
+        tier: Of these outcomes; those of another one are not kept.
+        machine: Likewise.
+        outcomes: Of some of the tests.
+    """
+    if not path.is_file():
+        return list(outcomes)
+    *where, known = read_outcomes(path)
+    new = {(outcome.row, outcome.what) for outcome in outcomes}
+    kept = [one for one in known if (one.row, one.what) not in new]
+    return [*(kept if where == [tier, machine] else []), *outcomes]
+
+
 def read_outcomes(path: Path) -> tuple[str, str, list[Outcome]]:
     """Return the tier, the machine and the outcomes of a file."""
     content = json.loads(path.read_text(encoding="utf-8"))

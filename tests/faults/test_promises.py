@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.faults.promises import PROMISES
-from tests.faults.reliability import BEGIN, END, Outcome, Promise, fill, table, write_outcomes
+from tests.faults.reliability import (
+    BEGIN,
+    END,
+    Outcome,
+    Promise,
+    fill,
+    table,
+    updated,
+    write_outcomes,
+)
 from tests.stages.conftest import ROOT
 
 FOLDER = Path(__file__).parent
@@ -72,6 +81,16 @@ def test_the_table_is_a_function_of_the_file_and_changes_nothing_around_it(tmp_p
     before, _, rest = document.read_text().partition(BEGIN)
     assert (before, rest.partition(END)[2]) == ("before\n", "\nafter\n")
     assert "old" not in rest
+
+
+def test_some_rows_tried_again_replace_those_and_keep_the_others(tmp_path):
+    path = tmp_path / "outcomes.json"
+    again = [Outcome("R1", "a", 3, 3)]
+    assert updated(path, "full", "here", again) == again
+    write_outcomes(path, "full", "here", [Outcome("R1", "a", 2, 1), Outcome("R1", "b", 2, 2)])
+    assert updated(path, "full", "here", again) == [Outcome("R1", "b", 2, 2), *again]
+    assert updated(path, "full", "elsewhere", again) == again
+    assert updated(path, "soak", "here", again) == again
 
 
 def test_the_page_has_a_place_for_the_table():
