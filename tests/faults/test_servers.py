@@ -43,7 +43,7 @@ def test_the_views_are_served_to_this_machine_alone(
     ) as process:
         server = psutil.Process(process.pid)
         try:
-            found = wait_until(lambda: listening(server), seconds=60, pause_seconds=0.5)
+            found = wait_until(lambda: listening(server), seconds=180, pause_seconds=0.5)
         finally:
             for one in [*server.children(recursive=True), server]:
                 one.kill()
