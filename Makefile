@@ -31,7 +31,7 @@ results: setup ## Write the figures of metrics/ and benchmarks/results/ into REA
 	@$(RUN) python -m benchmarks readme
 
 bench: setup ## Measure quality and speed of every preset (in part: BUDGET=600 seconds, ONLY='cnn/* vae/default')
-	@$(RUN) python -m benchmarks.prepare
+	@$(RUN) python -m benchmarks.prepare $(if $(ONLY),'$(ONLY)')
 	@$(RUN) python -m benchmarks $(if $(BUDGET),--budget "$(BUDGET)") $(if $(ONLY),--only '$(ONLY)')
 
 bench-bundle: setup ## Write diptych-bench.pyz, the same for a machine that has but torch, numpy and pydantic

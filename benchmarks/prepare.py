@@ -1,4 +1,4 @@
-"""Bring the processed images of every preset, where they are not there yet."""
+"""Bring the processed images that cases need, where they are not there yet."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import CASES
+from benchmarks.cases import CASES, Case, select_cases
 from benchmarks.command import run_command
 from benchmarks.settings import PRESETS, ROOT
 from diptych.errors import UserError
@@ -48,10 +48,28 @@ def prepare(names: Sequence[str], folders: Sequence[Path], own: Path, presets: P
         _make(own / name, content)
 
 
-def main() -> int:
-    """Bring the images of every preset."""
-    names = [load_preset(PRESETS, case.preset)["dataset"]["name"] for case in CASES]
-    prepare(names, data_folders(), OWN_DATA, PRESETS)
+def needed_datasets(cases: Sequence[Case], presets: Path) -> set[str]:
+    """Return the names of the data sets that cases need.
+
+    Args:
+        cases: What is to be measured.
+        presets: The folder of presets.
+    """
+    # Novelty is measured on the images of every other data set.
+    users = CASES if any(case.kind == "novelty" for case in cases) else cases
+    return {str(load_preset(presets, case.preset)["dataset"]["name"]) for case in users}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Bring the images of the cases that match patterns, as those of `python -m benchmarks --only`.
+
+    Args:
+        arguments: The patterns, each text split at its spaces; this process's if None. All cases if
+            there are none.
+    """
+    texts = sys.argv[1:] if arguments is None else arguments
+    cases = select_cases(CASES, [pattern for text in texts for pattern in text.split()])
+    prepare(sorted(needed_datasets(cases, PRESETS)), data_folders(), OWN_DATA, PRESETS)
     return 0
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks.cases import CASES, select_cases
 from benchmarks.kinds import KINDS
+from benchmarks.prepare import needed_datasets
 from diptych.presets import load_preset
 
 ROOT = Path(__file__).parents[2]
@@ -42,3 +43,16 @@ def test_cases_are_selected_by_patterns():
         "vae/quality",
     ]
     assert select_cases(CASES, ["default"]) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("checkpoints/*", {"mnist"}),
+        ("cnn/fashion_quality", {"fashion_mnist"}),
+        ("novelty/*", {"mnist", "fashion_mnist"}),
+        ("nothing", set()),
+    ],
+)
+def test_only_the_data_of_the_chosen_cases_are_needed(pattern, names):
+    assert needed_datasets(select_cases(CASES, [pattern]), ROOT / "presets") == names
