@@ -110,9 +110,9 @@ def test_pruned_epochs_see_fewer_images_on_the_whole_schedule(cnn_params, cpu, s
     model.register_forward_hook(count)
     reports: list[EpochReport] = []
     train_cnn(model, striped(24), striped(6), params, cpu, reports.append)
-    assert seen == [4] * (6 + 2 + 2 + 6)
+    assert seen == [4] * (6 + 2 + 2 + 2)
     rates = [report.metrics["learning_rate"] for report in reports]
-    middle_of_last_step = (1 - 15.5 / 16) / 0.75  # the warm-up takes a quarter of 16 steps
+    middle_of_last_step = (1 - 11.5 / 12) / 0.75  # the warm-up takes a quarter of 12 steps
     assert rates[-1] == pytest.approx(params.learning_rate * middle_of_last_step)
 
 
@@ -193,11 +193,11 @@ def test_prediction_sees_every_image_once_in_order(cnn_params, cpu):
 def test_a_training_that_was_stopped_after_any_step_ends_as_if_it_had_not_been(
     cnn_params, cpu, striped, stopped_after, optimizer
 ):
-    """Weights, figures and reports, bit for bit; two of four epochs leave images out."""
+    """Weights, figures and reports, bit for bit; three of four epochs leave images out."""
     params = cnn_params(
         num_epochs=4, optimizer=optimizer, pruned_fraction=0.5, max_shift_pixels=1.0
     )
-    num_steps = 3 + 2 + 2 + 3
+    num_steps = 3 + 2 + 2 + 2
 
     def train(checkpoints: Checkpoints | None) -> tuple[TrainedCnn, list[EpochReport]]:
         reports: list[EpochReport] = []

@@ -52,7 +52,7 @@ class Net(nn.Module):
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 def test_orthogonalizing_keeps_singular_vectors_and_levels_singular_values(shape, scale):
     matrix, orthogonal = well_conditioned(shape)
-    result = orthogonalize(scale * matrix, num_iterations=5)
+    [result] = orthogonalize([scale * matrix], num_iterations=5)
     values = torch.linalg.svdvals(result)
     assert values.min() > 0.65
     assert values.max() < 1.2
@@ -62,7 +62,18 @@ def test_orthogonalizing_keeps_singular_vectors_and_levels_singular_values(shape
 
 
 def test_orthogonalizing_zero_gives_zero():
-    assert torch.equal(orthogonalize(torch.zeros(3, 4), 5), torch.zeros(3, 4))
+    [result] = orthogonalize([torch.zeros(3, 4)], 5)
+    assert torch.equal(result, torch.zeros(3, 4))
+
+
+def test_orthogonalizing_several_matrices_gives_what_each_gives_alone():
+    draws = torch.Generator().manual_seed(0)
+    shapes = [(3, 5), (8, 4), (5, 3), (4, 4), (3, 3), (1, 7)]
+    matrices = [torch.randn(shape, generator=draws) for shape in shapes]
+    together = orthogonalize(matrices, num_iterations=5)
+    alone = [orthogonalize([matrix], num_iterations=5)[0] for matrix in matrices]
+    assert [result.shape for result in together] == [matrix.shape for matrix in matrices]
+    torch.testing.assert_close(together, alone)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 16), (16, 4), (4, 2, 3, 3)])
@@ -88,7 +99,7 @@ def test_muon_remembers_gradients_with_nesterovs_momentum():
         before = parameter.detach().clone()
         parameter.grad = gradient.clone()
         optimizer.step()
-    expected = orthogonalize(0.045125 * first + 0.0975 * second, num_iterations=5)
+    [expected] = orthogonalize([0.045125 * first + 0.0975 * second], num_iterations=5)
     torch.testing.assert_close(parameter.detach() - before, -0.1 * expected, atol=3e-3, rtol=0)
 
 

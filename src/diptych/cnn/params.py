@@ -26,8 +26,8 @@ class CnnTrainingParams(OptimizationParams):
     weights; a prediction averages their logits."""
 
     pruned_fraction: Annotated[float, Field(ge=0, lt=1)]
-    """Share of the images, of those that are easy by now, that epochs leave out: all epochs but the
-    first and the last tenth."""
+    """Share of the images, of those that are easy by now, that all epochs but the first leave
+    out."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     """Share of the target's probability that is spread over all classes."""

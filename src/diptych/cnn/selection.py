@@ -5,18 +5,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 
-def num_images_seen(num_images: int, epoch: int, num_epochs: int, pruned_fraction: float) -> int:
-    """Return how many images an epoch sees: all in the first and in the last tenth, else fewer.
-
-    The last epochs are full as in Qin et al. (2024): they take out what bias the weights leave.
+def num_images_seen(num_images: int, epoch: int, pruned_fraction: float) -> int:
+    """Return how many images an epoch sees: all in the first, fewer in the others.
 
     Args:
         num_images: Of the training set.
         epoch: 1-based.
-        num_epochs: In all.
-        pruned_fraction: Share of the images that the epochs between leave out, in [0, 1).
+        pruned_fraction: Share of the images that later epochs leave out, in [0, 1).
     """
-    if epoch == 1 or epoch > num_epochs - max(1, num_epochs // 10):
+    if epoch == 1:
         return num_images
     return min(num_images, max(2, round(num_images * (1 - pruned_fraction))))
 
@@ -28,9 +25,9 @@ def select_images(
 
     The weights make the mean over the chosen images an unbiased estimate of the mean over all.
 
-    Source: after Qin et al. (2024), "InfoBatch", which keeps every image above the mean loss and
-    samples the others; here the hardest are half of the chosen ones, so that every epoch has the
-    same size on every data set.
+    Source: after Qin et al. (2024), "InfoBatch", which keeps every image above the mean loss,
+    samples the others, and sees all of them in the last epochs; here the hardest are half of the
+    chosen ones, so that every epoch has the same size on every data set.
 
     Args:
         losses: Of each image, when it was last seen.

@@ -115,13 +115,11 @@ def train_cnn(
 
 
 def _num_steps(num_images: int, params: CnnTrainingParams) -> int:
-    num_epochs = params.num_epochs
     return sum(
         num_steps_per_epoch(
-            num_images_seen(num_images, epoch, num_epochs, params.pruned_fraction),
-            params.batch_size,
+            num_images_seen(num_images, epoch, params.pruned_fraction), params.batch_size
         )
-        for epoch in range(1, num_epochs + 1)
+        for epoch in range(1, params.num_epochs + 1)
     )
 
 
@@ -140,7 +138,7 @@ def _train_epoch(
     progress, where = state.progress, f"train_cnn epoch {epoch}"
     order = generator(params.seed, "order", epoch)
     noise = generator(params.seed, "augmentation", epoch, device=compute.device)
-    num = num_images_seen(len(train), epoch, params.num_epochs, params.pruned_fraction)
+    num = num_images_seen(len(train), epoch, params.pruned_fraction)
     progress.start(select_images(losses, num, order), noise)
     steps = zip(*(equal_steps(part, params.batch_size) for part in progress.order), strict=True)
     for positions, weights in itertools.islice(steps, progress.num_steps, None):

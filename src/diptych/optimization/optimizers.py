@@ -1,6 +1,6 @@
 """Optimisers, and the one object that steps them along a schedule."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,47 +49,76 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+            updates = {
+                parameter: self._update(parameter, parameter.grad, group["momentum"])
+                for parameter in group["params"]
+                if parameter.grad is not None
+            }
+            directions = orthogonalize(list(updates.values()), group["num_iterations"])
+            for parameter, direction in zip(updates, directions, strict=True):
+                num_rows, num_columns = direction.shape
+                scale = max(1.0, num_rows / num_columns) ** 0.5
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * scale)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
+        """Take the gradient into its running mean; return Nesterov's mixture of both, a matrix."""
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
-        mean = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        update = gradient.lerp(mean, group["momentum"]).flatten(1)  # Nesterov
-        direction = orthogonalize(update, group["num_iterations"])
-        num_rows, num_columns = direction.shape
-        scale = max(1.0, num_rows / num_columns) ** 0.5
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * scale)
+        mean = state["momentum"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(mean, momentum).flatten(1)
 
 
-def orthogonalize(
-    matrix: Float[Tensor, "rows columns"], num_iterations: int
-) -> Float[Tensor, "rows columns"]:
-    """Return nearly the orthogonal factor U V' of matrix = U S V'.
+def orthogonalize(matrices: Sequence[Tensor], num_iterations: int) -> list[Tensor]:
+    """Return nearly the orthogonal factor U V' of each matrix U S V'.
 
     A quintic Newton-Schulz iteration brings all singular values near 1 (into [0.68, 1.13] from any
     that is not tiny), which is as good as exact here. Every iterate is a polynomial of the Gram
-    matrix X X' times X, so all of it happens on matrices of the shorter side.
+    matrix X X' times X, so all of it happens on matrices of the shorter side; those of one size go
+    through it together.
 
     Source: Jordan et al. (2024), coefficients included.
+
+    Args:
+        matrices: [rows, columns] each.
+        num_iterations: Of Newton-Schulz.
     """
+    wide = [_normalized(matrix) for matrix in matrices]
+    factors: dict[int, Tensor] = {}
+    for side in {len(x) for x in wide}:
+        positions = [i for i, x in enumerate(wide) if len(x) == side]
+        grams = torch.stack([wide[i] @ wide[i].T for i in positions])
+        factors.update(zip(positions, _newton_schulz(grams, num_iterations), strict=True))
+    results = [(factors[i] @ x).to(matrices[i].dtype) for i, x in enumerate(wide)]
+    return [
+        result if _is_wide(matrix) else result.T
+        for result, matrix in zip(results, matrices, strict=True)
+    ]
+
+
+def _normalized(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "short long"]:
+    """Return a multiple of the matrix or its transpose, its largest singular value at most 1."""
+    x = (matrix if _is_wide(matrix) else matrix.T).float()
+    return x / (x.norm() + 1e-7)
+
+
+def _is_wide(matrix: Float[Tensor, "rows columns"]) -> bool:
+    return matrix.shape[0] <= matrix.shape[1]
+
+
+def _newton_schulz(
+    grams: Float[Tensor, "num side side"], num_iterations: int
+) -> Float[Tensor, "num side side"]:
+    """Return what turns each X into its orthogonal factor, given X X'."""
     a, b, c = _NEWTON_SCHULZ_COEFFICIENTS
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x = (matrix if wide else matrix.T).float()
-    x = x / (x.norm() + 1e-7)  # the largest singular value is at most 1
-    gram = x @ x.T
-    product = torch.eye(len(x), device=x.device)
+    product = torch.eye(grams.shape[-1], device=grams.device).expand_as(grams)
     for _ in range(num_iterations):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)
+        factor = torch.baddbmm(grams, grams, grams, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
         product = factor @ product
-        gram = factor @ gram @ factor
-    x = product @ x
-    return (x if wide else x.T).to(matrix.dtype)
+        grams = factor @ grams @ factor
+    return product
 
 
 class ScheduledOptimizer:
