@@ -45,8 +45,16 @@ def test_images_of_any_shape_give_logits(cnn_params, architecture, shape, num_cl
 def test_compact_grows_by_its_params(cnn_params, num_blocks):
     model = build(cnn_params(width=3, num_blocks=num_blocks), (1, 4, 4))
     kernels = [tuple(p.shape) for p in model.parameters() if p.ndim == 4]
-    half, quarter = [(1, 1, 5, 5), (3, 1, 3, 3)], [(6, 3, 3, 3), *[(6, 6, 3, 3)] * (num_blocks - 1)]
+    half, quarter = [(3, 1, 5, 5), (3, 3, 3, 3)], [(6, 3, 3, 3), *[(6, 6, 3, 3)] * (num_blocks - 1)]
     assert kernels == half + quarter
+
+
+@pytest.mark.parametrize(("width", "num_first"), [(1, 1), (15, 15), (20, 16), (32, 16), (40, 20)])
+def test_compacts_first_layer_has_half_the_width_but_fills_a_vector(cnn_params, width, num_first):
+    model = build(cnn_params(width=width, num_blocks=1), (1, 4, 4))
+    first, second, _ = [p.shape for p in model.parameters() if p.ndim == 4]
+    assert first == (num_first, 1, 5, 5)
+    assert second == (width, num_first, 3, 3)
 
 
 @pytest.mark.parametrize("num_blocks", [1, 2])

@@ -2,10 +2,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from diptych.vae.elbo import log_prior_over_posterior
 from diptych.vae.likelihood import bernoulli_log_likelihood
-from diptych.vae.model import Vae, build_vae
+from diptych.vae.model import SubpixelConvolution, Vae, build_vae
 from diptych.vae.params import VaeTrainingParams
 
 ARCHITECTURES = ["convolutional", "article"]
@@ -49,6 +51,20 @@ def test_the_articles_layers(vae_params):
     model = build(vae_params(architecture="article", num_latents=2))
     shapes = [tuple(p.shape) for p in model.parameters() if p.ndim == 2]
     assert shapes == [(128, 784), (4, 128), (784, 2), (784, 784)]
+
+
+def test_a_subpixel_convolution_is_a_convolution_and_a_pixel_shuffle():
+    random = torch.Generator().manual_seed(0)
+    layer = SubpixelConvolution(2, 3)
+    shuffled = nn.Conv2d(2, 12, 3, padding=1)
+    for own, other in zip(layer.parameters(), shuffled.parameters(), strict=True):
+        own.data = torch.randn(own.shape, generator=random)
+        # Of a pixel shuffle's channels the place within 2 x 2 runs fastest.
+        other.data = own.data.unflatten(0, (4, 3)).transpose(0, 1).flatten(0, 1)
+    maps = torch.randn(2, 2, 3, 5, generator=random)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        pixels = layer(maps.contiguous(memory_format=layout))
+        torch.testing.assert_close(pixels, functional.pixel_shuffle(shuffled(maps), 2))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -129,7 +129,7 @@ def test_the_best_epoch_is_kept(vae_params, cpu, faint):
         reports.append(report)
         if report.epoch == 1:
             after_first.update(weights(model))
-            dict(model.named_parameters())["decoder.8.bias"].data.fill_(1e3)
+            dict(model.named_parameters())["decoder.7.bias"].data.fill_(1e3)
 
     trained = train_vae(model, faint(12), validation, params, cpu, spoil)
     assert reports[1].metrics["validation_negative_elbo_nats"] > 1000
@@ -150,16 +150,16 @@ def test_a_loss_that_is_nan_ends_the_training_before_it_spoils_the_weights(vae_p
     good: dict[str, Tensor] = {}
 
     def poison(report: EpochReport) -> None:
-        dict(model.named_parameters())["decoder.8.bias"].data.fill_(torch.nan)
+        dict(model.named_parameters())["decoder.7.bias"].data.fill_(torch.nan)
         good.update(weights(model))
 
     message = r"^train_vae epoch 2: the loss must be finite \(got nan\); lower learning_rate$"
     with pytest.raises(DivergedError, match=message):
         train_vae(model, faint(12), faint(5), params, cpu, poison)
-    poisoned = good.pop("decoder.8.bias")
+    poisoned = good.pop("decoder.7.bias")
     after = weights(model)
     assert poisoned.isnan().all()
-    assert after.pop("decoder.8.bias").isnan().all()
+    assert after.pop("decoder.7.bias").isnan().all()
     assert_same(good, after)
 
 

@@ -143,7 +143,7 @@ def _article_side(side: int) -> int:
 
 def _compact_layers(params: CnnTrainingParams, num_channels: int) -> tuple[list[nn.Module], int]:
     narrow, wide = params.width, 2 * params.width
-    first = max(1, narrow // 2)
+    first = min(narrow, max(16, narrow // 2))  # fewer than 16 fill no vector of a CPU
     layers = [
         *_convolution(num_channels, first, 5, stride=2),
         *_convolution(first, narrow, 3, pooled=True),

@@ -165,17 +165,39 @@ def _convolutional_vae(params: VaeTrainingParams, image_shape: tuple[int, int, i
         nn.Linear(num_hidden, num_features),
         nn.SiLU(),
         nn.Unflatten(1, map_shape),
-        nn.Conv2d(wide, 4 * narrow, 3, padding=1),
-        nn.PixelShuffle(2),
+        SubpixelConvolution(wide, narrow),
         nn.SiLU(),
-        nn.Conv2d(narrow, 4 * num_maps, 3, padding=1),
-        nn.PixelShuffle(2),
+        SubpixelConvolution(narrow, num_maps),
         Cropped(height, width),
     )
     if radius == 0:
-        return Vae(encoder, decoder, params, ("encoder.1.weight", "decoder.8.weight"))
+        return Vae(encoder, decoder, params, ("encoder.1.weight", "decoder.7.weight"))
     edges = ("encoder.1.weight", "neighbourhood.kernel.weight", "neighbourhood.head.3.weight")
     return Vae(encoder, decoder, params, edges, Neighbourhood(channels, num_maps, radius))
+
+
+class SubpixelConvolution(nn.Conv2d):
+    """A 3 x 3 convolution that gives 2 x 2 pixels for each: its channels are those of four pixels.
+
+    Source: Shi et al. (2016), "Real-time single image and video super-resolution using an efficient
+    sub-pixel convolutional neural network". Unlike in torch.nn.PixelShuffle a pixel's channels stay
+    together: where channels are the last dimension in memory, pixels move as a whole.
+
+    Args:
+        num_in: Channels.
+        num_out: Channels.
+    """
+
+    def __init__(self, num_in: int, num_out: int) -> None:
+        super().__init__(num_in, 4 * num_out, kernel_size=3, padding=1)
+
+    def forward(
+        self, maps: Float[Tensor, "batch num_in height width"]
+    ) -> Float[Tensor, "batch num_out 2*height 2*width"]:
+        """Return maps of twice the height and width."""
+        pixels = super().forward(maps).permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))
+        rows = pixels.transpose(2, 3)  # [batch, height, 2, width, 2, num_out]
+        return rows.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 class Centered(nn.Module):

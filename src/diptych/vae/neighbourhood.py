@@ -54,7 +54,7 @@ class Neighbourhood(nn.Module):
         """
         radius = self.radius
         padded = functional.pad(2 * images - 1, (radius, radius, radius, 0))
-        context = functional.conv2d(padded, self._masked_kernel())
+        context = functional.conv2d(padded, self._masked_kernel())[None]
         logits: Tensor = self.head((maps + context).flatten(0, 1))
         return logits.unflatten(0, maps.shape[:2])
 
