@@ -19,12 +19,12 @@ from diptych.cnn.model import build_cnn
 from diptych.cnn.params import CnnTrainingParams
 from diptych.files import write_parquet
 from diptych.images.arrays import load_description, load_image_set
-from diptych.model_files import DIGESTS
 from diptych.models import save_pair
 from diptych.novelty import fit_novelty
 from diptych.pair.params import PairParams
 from diptych.promotion.params import PromotionParams
 from diptych.tracking.promoting import Desk, Request, promote, roll_back
+from diptych.tracking.recorder import identity_tags
 from diptych.tracking.reevaluation import evaluate_anew
 from diptych.tracking.registry import RegistryError
 from diptych.tracking.store import ARTIFACT_FOLDER, DATABASE_FILE
@@ -233,10 +233,7 @@ def _log_model(
 ) -> str:
     description = json.loads((folder / "model.json").read_text())
     model = client.create_logged_model(
-        experiment_id,
-        name=family,
-        source_run_id=run_id,
-        tags={key: description[key] for key in DIGESTS},
+        experiment_id, name=family, source_run_id=run_id, tags=identity_tags(description)
     )
     client.log_model_artifacts(model.model_id, str(folder), f"data/{family}")
     if status != "PENDING":

@@ -393,6 +393,16 @@ def test_an_execution_that_evaluated_other_weights_is_no_candidate(project: Proj
         promoted(project, "better")
 
 
+@pytest.mark.parametrize("family", ["cnn", "vae"])
+def test_an_execution_that_evaluated_another_description_is_no_candidate(
+    project: Project, family: str
+) -> None:
+    model = project.executions["better"].models[family]
+    project.client.set_logged_model_tags(model, {"description_sha256": "0" * 64})
+    with pytest.raises(StoreError, match=f"evaluation of another description of {family}"):
+        promoted(project, "better")
+
+
 @pytest.mark.parametrize("run_id", ["nonsense", "0" * 32])
 def test_an_unknown_run_is_one_line(project: Project, run_id: str) -> None:
     with pytest.raises(StoreError, match=f"run {run_id}: does not exist"):

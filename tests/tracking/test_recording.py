@@ -42,6 +42,7 @@ from diptych.tracking.recording import (
     note_told,
     open_journals,
     record_journals,
+    take_refusal,
     untold_failures,
 )
 from diptych.tracking.store import find_store
@@ -122,6 +123,7 @@ def test_an_event_that_the_store_refuses_is_lost_alone_and_the_run_says_so(tmp_p
     reason = "TagsSet was refused (OSError: https://***@host said no)"
     assert incomplete == TagsSet({INCOMPLETE_TAG: reason})
     assert is_recorded(folder)
+    assert [take_refusal(folder), take_refusal(folder)] == [reason, None], "told once"
 
 
 def test_a_run_that_the_store_refuses_stays(tmp_path: Path) -> None:

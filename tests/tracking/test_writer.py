@@ -26,7 +26,7 @@ from diptych.tracking.events import (
 )
 from diptych.tracking.journal import JournalReader
 from diptych.tracking.process import is_recorder_alive
-from diptych.tracking.recording import is_recorded, record_journals
+from diptych.tracking.recording import RefusedError, is_recorded, record_journals
 from diptych.tracking.runs import stage_run
 from diptych.tracking.writer import JournalWriter
 
@@ -35,17 +35,20 @@ END = RunEnded("FINISHED", 0)
 
 
 class Gate:
-    """A recorder that waits until it is opened, and fails on request."""
+    """A recorder that waits until it is opened, and fails or refuses on request."""
 
-    def __init__(self, fails_on: str | None = None) -> None:
+    def __init__(self, fails_on: str | None = None, refuses: str | None = None) -> None:
         self.open = threading.Event()
         self.recorded: list[Event] = []
         self._fails_on = fails_on
+        self._refuses = refuses
 
     def record(self, event: Event, again: bool) -> None:  # noqa: ARG002  # part of the call
         self.open.wait(30)
         if isinstance(event, TagsSet) and self._fails_on in event.tags:
             raise OSError(f"https://me:{SECRET}@host said no")
+        if isinstance(event, TagsSet) and self._refuses in event.tags:
+            raise RefusedError from OSError(f"https://me:{SECRET}@host has no such thing")
         self.recorded.append(event)
 
 
@@ -135,6 +138,42 @@ def test_a_failure_of_the_recorder_is_told_in_one_line_without_secrets(
     assert [event for event, _ in JournalReader(tmp_path / "run").new_events()] == events
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in files if SECRET in path.read_text()] == []
+
+
+def test_what_the_store_refuses_is_told_in_one_line_without_secrets(
+    tmp_path: Path, recorder: Recorders, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gate = Gate(refuses="b")
+    gate.open.set()
+    writer = JournalWriter(tmp_path / "run", "store", recorder(gate).start)
+    events: list[Event] = [*named("a", "b", "b", "c"), END]
+    for event in events:
+        writer.put(event)
+    writer.close(preparing_seconds=10.0, draining_seconds=10.0)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == (
+        "warning: tracking to store is incomplete "
+        "(TagsSet was refused (OSError: https://***@host has no such thing)); the stage goes on"
+    )
+    assert is_recorded(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir() if "refused" in path.name] == []
+
+
+def test_what_was_refused_after_its_stage_had_ended_is_told_by_the_next_once(
+    tmp_path: Path, recorder: Recorders, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gate = Gate(refuses="a")
+    first = recorder(gate, ready=False)
+    writer = JournalWriter(tmp_path / "1", "store", first.start)
+    events: list[Event] = [*named("a"), END]
+    for event in events:
+        writer.put(event)
+    writer.close(preparing_seconds=0.0, draining_seconds=10.0)
+    first.end()
+    assert capfd.readouterr().err == ""
+    for told in (1, 0):
+        JournalWriter(tmp_path / f"next-{told}", "store", nothing).leave()
+        assert capfd.readouterr().err.count("no such thing); in an earlier stage") == told
 
 
 def test_closing_gives_up_on_a_store_that_never_answers(

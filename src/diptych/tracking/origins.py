@@ -7,7 +7,7 @@ from typing import Any
 from diptych.promotion.record import Family
 from diptych.tracking.client import StoreError, is_missing
 from diptych.tracking.links import REUSED_TAG
-from diptych.tracking.recorder import EXECUTION_TAG
+from diptych.tracking.recorder import EXECUTION_TAG, member_description_tag
 
 MADE_BY: Mapping[Family, str] = {"cnn": "train_cnn", "vae": "train_vae", "pair": "evaluate"}
 """The stage that makes a family's models."""
@@ -51,7 +51,7 @@ def find_origin(client: Any, experiment: str, family: Family, run_id: str | None
 
     Raises:
         StoreError: when there is no such run, one of the stages has no finished run, or the
-            execution evaluated other weights.
+            execution evaluated other models.
     """
     given = _newest_execution(client, experiment) if run_id is None else get_run(client, run_id)
     execution = _execution_of(client, given)
@@ -153,7 +153,7 @@ def _maker(client: Any, run: Any) -> Any:
 
 
 def _check_evaluated(execution: Any, models: Mapping[Family, Any]) -> None:
-    """Check that the evaluated pair consists of the very weights that were trained."""
+    """Check that the evaluated pair consists of the very models that were trained."""
     from diptych.models import pair_sha256
 
     sha256 = {family: model.tags.get("weights_sha256", "") for family, model in models.items()}
@@ -162,6 +162,15 @@ def _check_evaluated(execution: Any, models: Mapping[Family, Any]) -> None:
             f"run {execution.info.run_id}: must have evaluated the models that it holds "
             "(got an evaluation of other weights)"
         )
+    members: tuple[Family, ...] = ("cnn", "vae")
+    for family in members:
+        described = models[family].tags.get("description_sha256")
+        # Models that older code has logged lack the tag.
+        if models["pair"].tags.get(member_description_tag(family), described) != described:
+            raise StoreError(
+                f"run {execution.info.run_id}: must have evaluated the models that it holds "
+                f"(got an evaluation of another description of {family})"
+            )
 
 
 def _is_dirty(runs: Sequence[Any]) -> bool | None:

@@ -31,6 +31,7 @@ from diptych.tracking.recording import (
     note_failure,
     open_journals,
     record_journals,
+    take_refusals,
 )
 from diptych.tracking.snapshot import Snapshot
 from diptych.tracking.store import Store, find_store, find_workspace
@@ -213,6 +214,7 @@ def tidy_up(folder: Path) -> None:
             shutil.rmtree(folder / SNAPSHOT_FOLDER, ignore_errors=True)
         for name in (_READY_FILE, LOCK_FILE):
             (folder / name).unlink(missing_ok=True)
+        take_refusals(folder)  # their runs say so too
         folder.rmdir()
 
 

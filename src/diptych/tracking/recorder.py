@@ -363,9 +363,21 @@ class MlflowRecorder:
             self._experiment_id,
             name=name,
             source_run_id=self._run,
-            # Older code, whose journal may have waited for a server, knew one of them.
-            tags={key: description[key] for key in DIGESTS if key in description},
+            tags=identity_tags(description),
         )
+
+
+def member_description_tag(family: str) -> str:
+    """Return the tag of a pair that says which description a member of it has."""
+    return f"{family}_description_sha256"
+
+
+def identity_tags(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return what says which model it is, and of a pair also which members it has."""
+    # Older code, whose journal may have waited for a server, did not know all of them.
+    own = {key: description[key] for key in DIGESTS if key in description}
+    members = description.get("member_descriptions", {})
+    return own | {member_description_tag(family): digest for family, digest in members.items()}
 
 
 def _worst_status(stages: Sequence[Any], status: Status) -> Status:

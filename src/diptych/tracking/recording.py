@@ -19,6 +19,7 @@ from diptych.tracking.secrets import redacted
 _FAILURE_FILE = "failure"
 _TOLD_FILE = "failure.told"
 _OFFSET_FILE = "offset"
+_REFUSAL_SUFFIX = ".refused"  # beside the journal, which is deleted when all else is recorded
 _UNKNOWN = -1
 _MAX_REASON = 1000  # less than any store takes of a tag
 _POLLING_SECONDS = 0.05
@@ -110,6 +111,7 @@ class Recording:
                 raise
             self._refusals.append(f"{type(event).__name__} was refused ({reason_of(error)})")
             what = "; ".join(dict.fromkeys(self._refusals))
+            _write_whole(_refusal_file(self.journal), self._refusals[-1])
             self._recorder.record(TagsSet({INCOMPLETE_TAG: what[:_MAX_REASON]}), again=True)
         self._in_doubt = self._recorded == _UNKNOWN
 
@@ -200,6 +202,24 @@ def untold_failures(folder: Path) -> list[Path]:
     return [journal for journal in failed if not (journal / _TOLD_FILE).exists()]
 
 
+def take_refusal(journal: Path) -> str | None:
+    """Return, once, what a store has refused of a journal; None when there is nothing to tell."""
+    path = _refusal_file(journal)
+    try:
+        reason = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    path.unlink(missing_ok=True)
+    return reason
+
+
+def take_refusals(folder: Path) -> list[str]:
+    """Return, once, what a store has refused of any journal in a folder."""
+    notes = sorted(folder.glob(f"*{_REFUSAL_SUFFIX}"))
+    found = [take_refusal(note.with_suffix("")) for note in notes]
+    return [reason for reason in found if reason is not None]
+
+
 def note_told(journal: Path) -> None:
     """Note that the failure of a journal has been told."""
     (journal / _TOLD_FILE).touch()
@@ -224,6 +244,10 @@ def _read_offset(journal: Path) -> int:
         return 0
     except ValueError:  # a power cut can do that: every event may have been recorded, or none
         return _UNKNOWN
+
+
+def _refusal_file(journal: Path) -> Path:
+    return journal.with_name(journal.name + _REFUSAL_SUFFIX)
 
 
 def _write_whole(path: Path, text: str) -> None:

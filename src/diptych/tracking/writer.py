@@ -14,6 +14,8 @@ from diptych.tracking.recording import (
     is_recorded,
     note_told,
     reason_of,
+    take_refusal,
+    take_refusals,
     untold_failures,
 )
 from diptych.tracking.secrets import redacted
@@ -24,9 +26,9 @@ _POLLING_SECONDS = 0.01
 class JournalWriter:
     """Writes a run's events into its journal, which a recorder reads.
 
-    An event that cannot be written is lost, and that alone: the journal says so, before anything
-    that comes later. The first loss, and the first failure of the recorder, which leaves the
-    journal as it is, are told in one line each on stderr.
+    An event that cannot be written, or that the store refuses, is lost, and that alone: the run
+    says so. The first loss, and the first failure of the recorder, which leaves the journal as it
+    is, are told in one line each on stderr.
     """
 
     def __init__(
@@ -117,6 +119,12 @@ class JournalWriter:
             if not self._is_told and (reason := failure_of(self._path)):
                 self._tell(reason)
                 note_told(self._path)
+        self._tell_refusal()
+
+    def _tell_refusal(self) -> None:
+        with suppress(OSError):
+            if reason := take_refusal(self._path):
+                self._tell_loss(reason)
 
     def _tell_earlier_failures(self) -> None:
         """Tell what happened only after the stage in question had ended."""
@@ -124,6 +132,8 @@ class JournalWriter:
             for journal in untold_failures(self._path.parent):
                 self._warn(f"{failure_of(journal)}; in an earlier stage", "stopped")
                 note_told(journal)
+            for reason in take_refusals(self._path.parent):
+                self._warn(f"{reason}; in an earlier stage", "is incomplete")
 
     def _lose(self, event: Event, reason: str) -> None:
         """Owe the journal what has to come before anything else: the run's start, and the loss."""
@@ -131,6 +141,9 @@ class JournalWriter:
             self._owed.append(event)
         elif not any(isinstance(owed, TagsSet) for owed in self._owed):
             self._owed.append(TagsSet({INCOMPLETE_TAG: f"not all could be written ({reason})"}))
+        self._tell_loss(reason)
+
+    def _tell_loss(self, reason: str) -> None:
         if not self._has_lost:
             self._has_lost = True
             self._warn(reason, "is incomplete")
