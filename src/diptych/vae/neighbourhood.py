@@ -34,9 +34,9 @@ class Neighbourhood(nn.Module):
         side = 2 * radius + 1
         self.kernel = nn.Conv2d(num_channels, num_features, (radius + 1, side), bias=False)
         self.head = nn.Sequential(
-            nn.SiLU(),
+            nn.ReLU(),
             nn.Conv2d(num_features, num_features, 1),
-            nn.SiLU(),
+            nn.ReLU(),
             nn.Conv2d(num_features, num_channels, 1),
         )
         mask = torch.ones(radius + 1, side)
