@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     chosen = _parse(arguments)
     if chosen.command == "readme":
-        fill_benchmarks(chosen.readme, benchmark_block(chosen.results))
+        fill_benchmarks(chosen.readme, benchmark_block(chosen.results, chosen.presets))
         return 0
     return _bench(chosen)
 

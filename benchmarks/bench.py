@@ -144,7 +144,7 @@ def add_measurement(
     summary = summarize(measurements)
     result = CaseResult(
         preset=case.preset,
-        params=params_of(case, setting),
+        params=params_of(case, setting.content),
         dataset=description_of(setting).name,
         num_seeds_planned=case.num_seeds,
         conditions=conditions,

@@ -161,9 +161,9 @@ def conditions_of(case: Case, setting: Setting) -> Conditions:
     )
 
 
-def params_of(case: Case, setting: Setting) -> dict[str, Any]:
-    """Return the sections of params.yaml that a case's figures depend on."""
-    return {section: setting.content[section] for section in KINDS[case.kind].sections}
+def params_of(case: Case, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sections of params.yaml, whose content is given, that a case depends on."""
+    return {section: content[section] for section in KINDS[case.kind].sections}
 
 
 def code_digests(root: Path, places: tuple[str, ...]) -> dict[str, str]:
@@ -183,7 +183,7 @@ def code_digests(root: Path, places: tuple[str, ...]) -> dict[str, str]:
 def _fingerprint(case: Case, setting: Setting) -> str:
     inputs: dict[str, Any] = {
         "kind": case.kind,
-        "params": params_of(case, setting),
+        "params": params_of(case, setting.content),
         "num_importance_samples": setting.num_importance_samples,
         "dataset": description_of(setting).digest,
         "code": code_digests(ROOT, KINDS[case.kind].code),

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+from benchmarks.cases import CASES
+from benchmarks.kinds import params_of
 from benchmarks.results import MachineResults, load_results
 from benchmarks.tables import render
 from diptych.errors import UserError
 from diptych.files import write_atomically
+from diptych.presets import load_preset
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
@@ -23,13 +26,16 @@ def load_all(folder: Path) -> list[MachineResults]:
     return [load_results(path) for path in sorted(folder.glob("*.json"))]
 
 
-def benchmark_block(folder: Path) -> str:
+def benchmark_block(folder: Path, presets: Path) -> str:
     """Return the tables of all result files, and what they were measured on and by.
+
+    What was measured with other parameters than its preset has now is left out.
 
     Args:
         folder: Holds a result file per machine.
+        presets: The folder of presets.
     """
-    machines = load_all(folder)
+    machines = [_with_todays_params(machine, presets) for machine in load_all(folder)]
     protocol = (
         "Mean ± standard deviation over seeds, each trained in a process of its own and evaluated "
         "once on the whole test set; epoch and temperature were chosen on validation images. "
@@ -40,6 +46,16 @@ def benchmark_block(folder: Path) -> str:
     )
     tables = render(machines, also_missing=True)
     return "\n\n".join(filter(None, [tables, protocol, *map(_provenance, machines)]))
+
+
+def _with_todays_params(machine: MachineResults, presets: Path) -> MachineResults:
+    measured = [case for case in CASES if case.name in machine.cases]
+    cases = {
+        case.name: machine.cases[case.name]
+        for case in measured
+        if machine.cases[case.name].params == params_of(case, load_preset(presets, case.preset))
+    }
+    return machine.model_copy(update={"cases": cases})
 
 
 def fill_benchmarks(readme: Path, block: str) -> None:

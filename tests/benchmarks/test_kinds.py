@@ -43,7 +43,7 @@ def test_the_number_of_importance_samples_is_a_condition(vae_case, setting):
 
 
 def test_params_are_the_sections_that_count(vae_case, setting):
-    assert set(params_of(vae_case, setting)) == {"compute", "train_vae"}
+    assert set(params_of(vae_case, setting.content)) == {"compute", "train_vae"}
 
 
 def test_a_missing_package_is_named(monkeypatch, cnn_case, setting):
