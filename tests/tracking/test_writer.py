@@ -103,6 +103,16 @@ def nothing() -> None:
     pass
 
 
+def leave_to(recorder: RecorderThread, journal: Path) -> None:
+    """Write a journal with the tag "a" that is recorded only when its writer has gone."""
+    writer = JournalWriter(journal, "store", recorder.start)
+    events: list[Event] = [*named("a"), END]
+    for event in events:
+        writer.put(event)
+    writer.close(preparing_seconds=0.0, draining_seconds=10.0)
+    recorder.end()
+
+
 def test_events_reach_the_recorder_in_order_and_putting_them_does_not_wait(
     tmp_path: Path, recorder: Recorders, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,14 +172,7 @@ def test_what_the_store_refuses_is_told_in_one_line_without_secrets(
 def test_what_was_refused_after_its_stage_had_ended_is_told_by_the_next_once(
     tmp_path: Path, recorder: Recorders, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    gate = Gate(refuses="a")
-    first = recorder(gate, ready=False)
-    writer = JournalWriter(tmp_path / "1", "store", first.start)
-    events: list[Event] = [*named("a"), END]
-    for event in events:
-        writer.put(event)
-    writer.close(preparing_seconds=0.0, draining_seconds=10.0)
-    first.end()
+    leave_to(recorder(Gate(refuses="a"), ready=False), tmp_path / "1")
     assert capfd.readouterr().err == ""
     for told in (1, 0):
         JournalWriter(tmp_path / f"next-{told}", "store", nothing).leave()
@@ -228,15 +231,8 @@ def test_a_recorder_that_has_died_is_told_and_not_waited_for(
 def test_what_failed_after_its_stage_had_ended_is_told_by_the_next_once(
     tmp_path: Path, recorder: Recorders, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    gate = Gate(fails_on="a")
-    first = recorder(gate, ready=False)
-    writer = JournalWriter(tmp_path / "1", "store", first.start)
-    events: list[Event] = [*named("a"), END]
-    for event in events:
-        writer.put(event)
-    writer.close(preparing_seconds=0.0, draining_seconds=10.0)
+    leave_to(recorder(Gate(fails_on="a"), ready=False), tmp_path / "1")
     assert capfd.readouterr().err == ""
-    first.end()
     for number in (2, 3):
         again = Gate()
         again.open.set()
