@@ -26,6 +26,20 @@ def test_a_pixel_is_one_as_often_as_it_is_bright():
     assert ((drawn.double().mean(dim=(0, 2, 3)) - expected).abs() < 5 * standard_errors).all()
 
 
+def test_neighbours_are_drawn_independently():
+    """Correlations of 20,000 pairs have a standard error of 0.007: 6e-7 false alarms for each."""
+    images = torch.full((20_000, 1, 1, 8), 100, dtype=torch.uint8)
+    drawn = binarize(images, source()).flatten(1)
+    correlations = torch.corrcoef(drawn.T) - torch.eye(8)
+    assert correlations.abs().max() < 5 / 20_000**0.5
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+def test_any_number_of_pixels_is_drawn(width):
+    drawn = binarize(torch.full((1, 1, 1, width), 255, dtype=torch.uint8), source())
+    assert torch.equal(drawn, torch.ones(1, 1, 1, width))
+
+
 def test_the_generator_decides(grey):
     images = grey(2, 1, 8, 8)
     assert torch.equal(binarize(images, source(1)), binarize(images, source(1)))

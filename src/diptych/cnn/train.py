@@ -142,7 +142,7 @@ def _train_epoch(
     progress.start(select_images(losses, num, order), noise)
     steps = zip(*(equal_steps(part, params.batch_size) for part in progress.order), strict=True)
     for positions, weights in itertools.islice(steps, progress.num_steps, None):
-        pixels = to_unit_interval(train.images[positions])
+        pixels = to_unit_interval(train.images.index_select(0, positions))
         images = augment(pixels, params, progress.noise)
         images = images.contiguous(memory_format=compute.memory_format)
         with compute.autocast():

@@ -82,7 +82,7 @@ def orthogonalize(matrices: Sequence[Tensor], num_iterations: int) -> list[Tenso
 
     Args:
         matrices: [rows, columns] each.
-        num_iterations: Of Newton-Schulz.
+        num_iterations: Of Newton-Schulz, at least 1.
     """
     wide = [_normalized(matrix) for matrix in matrices]
     factors: dict[int, Tensor] = {}
@@ -111,14 +111,21 @@ def _newton_schulz(
     grams: Float[Tensor, "num side side"], num_iterations: int
 ) -> Float[Tensor, "num side side"]:
     """Return what turns each X into its orthogonal factor, given X X'."""
-    a, b, c = _NEWTON_SCHULZ_COEFFICIENTS
-    product = torch.eye(grams.shape[-1], device=grams.device).expand_as(grams)
-    for _ in range(num_iterations):
-        factor = torch.baddbmm(grams, grams, grams, beta=b, alpha=c)
-        factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        product = factor @ product
+    factor = product = _newton_schulz_factor(grams)
+    for _ in range(num_iterations - 1):
         grams = factor @ grams @ factor
+        factor = _newton_schulz_factor(grams)
+        product = factor @ product
     return product
+
+
+def _newton_schulz_factor(
+    grams: Float[Tensor, "num side side"],
+) -> Float[Tensor, "num side side"]:
+    a, b, c = _NEWTON_SCHULZ_COEFFICIENTS
+    factor = torch.baddbmm(grams, grams, grams, beta=b, alpha=c)
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
+    return factor
 
 
 class ScheduledOptimizer:

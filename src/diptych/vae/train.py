@@ -136,7 +136,7 @@ def _train_epoch(
         if static is not None:
             batch = static[positions]
         else:
-            batch = binarize(images[positions], progress.noise)
+            batch = binarize(images.index_select(0, positions), progress.noise)
         shape = (len(batch), model.num_latents)
         noise_of_latents = torch.randn(shape, generator=progress.noise, device=compute.device)
         with compute.autocast():
