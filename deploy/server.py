@@ -46,20 +46,20 @@ def main(arguments: list[str]) -> None:
 
 def serve(environment: Mapping[str, str]) -> NoReturn:
     """Become `mlflow server`."""
-    refuse(*problems(environment, SECRETS))
+    refuse(*find_problems(environment, SECRETS))
     command = server_command(environment)
     os.execve(command[0], command, server_environment(environment))  # noqa: S606  # no shell
 
 
 def initialise(environment: Mapping[str, str]) -> None:
     """Make the bucket and the administrator, unless they are there."""
-    refuse(*problems(environment, (*SECRETS, ADMIN_PASSWORD)))
+    refuse(*find_problems(environment, (*SECRETS, ADMIN_PASSWORD)))
     check_database()
     make_bucket(environment)
     make_administrator(environment)
 
 
-def problems(environment: Mapping[str, str], secrets: tuple[str, ...]) -> Iterator[str]:
+def find_problems(environment: Mapping[str, str], secrets: tuple[str, ...]) -> Iterator[str]:
     """Say what is missing, a placeholder or too weak, without showing any of it."""
     server_name = environment.get("SERVER_NAME", "")
     if not is_public_name(server_name):

@@ -1,6 +1,7 @@
 """What tests share: one thread, and parameters and images small enough for seconds."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -68,6 +69,12 @@ VAE = {
 def _one_thread():
     """Many processes test at once, and some tests choose a number of threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_path(monkeypatch):
+    """MLflow looks for modules in a loaded model first, for good; programs of tests would too."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 @pytest.fixture

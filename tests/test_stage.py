@@ -57,6 +57,10 @@ def test_paths_arrive_as_paths(run):
         ),
         (OSError("no file is named"), "no file is named"),
         (
+            OSError("403 Forbidden for url: http://ann:secret@host/x?token=secret"),
+            "403 Forbidden for url: http://***@host/x?***",
+        ),
+        (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
             "not enough memory: must fit (smaller batch_size, width or num_hidden)",
         ),

@@ -16,6 +16,7 @@ import typer
 from diptych.errors import UserError
 from diptych.execution import find_execution, is_running
 from diptych.locks import try_lock
+from diptych.tracking.secrets import redacted
 
 _LOCKS_FOLDER = Path(".diptych", "stages")
 # A process whose pipeline has ended needs a moment to notice, and to save where it is.
@@ -144,5 +145,5 @@ def _on_one_line(message: str) -> str:
 
 def _fail(message: str) -> None:
     command = Path(sys.argv[0]).stem
-    print(f"{command}: {_on_one_line(message)}", file=sys.stderr)
+    print(f"{command}: {redacted(_on_one_line(message))}", file=sys.stderr)
     sys.exit(2)

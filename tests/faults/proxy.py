@@ -12,6 +12,7 @@ Fault = Literal["down", "restarted", "hanging", "503", "reset after commit", "sl
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _SLOW_SECONDS = 0.3
 _RESET_SHARE = 0.4
 _ABORTED = struct.pack("ii", 1, 0)  # closed with a reset, not with an end
@@ -30,6 +31,7 @@ class FaultProxy:
         self._server_port = server_port
         self._chance = random.Random(seed)
         self._fault: Fault | None = None
+        self._forbidden: bytes | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._listening: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
@@ -51,6 +53,10 @@ class FaultProxy:
     def end(self) -> None:
         """Have all go well from now on."""
         self._do(self._end())
+
+    def forbid(self, path: str) -> None:
+        """Answer 403 from now on to requests that have this in their path."""
+        self._forbidden = path.encode()
 
     def close(self) -> None:
         """End the proxy and all its connections."""
@@ -125,6 +131,10 @@ class FaultProxy:
                 await asyncio.sleep(3600)
             elif self._fault == "503":
                 client.write(_UNAVAILABLE)
+                await client.drain()
+                return
+            elif self._forbidden and self._forbidden in content.partition(b"\r\n")[0]:
+                client.write(_FORBIDDEN)
                 await client.drain()
                 return
             elif self._fault == "slow":

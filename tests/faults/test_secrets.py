@@ -11,12 +11,15 @@ import psutil
 import pytest
 
 from diptych.tracking.mlflow_tracker import JOURNALS_FOLDER
+from diptych.tracking.promoting import Request, promote
 from tests.faults.commands import end_of_diptych
 from tests.faults.proxy import FaultProxy
 from tests.faults.waiting import wait_for_recorders
+from tests.stages.conftest import PROCESSED
 from tests.tracking.conftest import empty_database, server_uri
+from tests.tracking.promotions import Project, add_execution, images_of, recorded
 
-__all__ = ["empty_database", "server_uri"]  # fixtures from beside
+__all__ = ["empty_database", "recorded", "server_uri"]  # fixtures from beside
 
 SECRET = "hunter2-" + "f" * 24
 PARAMS = f"""\
@@ -108,6 +111,30 @@ def test_secrets_stand_nowhere(
     found = [place for place, content in places.items() if has_secret(content)]
     assert all(places[place] for place in ("journals", "stderr", "the store"))
     promise("X3", "", len(places), len(places) - len(found), detail=", ".join(found))
+
+
+def test_a_refusal_of_artifacts_shows_no_login(
+    recorded: Project,
+    proxy: FaultProxy,
+    server_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    promise: Callable[..., None],
+) -> None:
+    """MLflow's routes of artifacts raise what `requests` raises, with the whole address in it."""
+    server = Project(recorded.root, server_uri, {})
+    run_id = add_execution(
+        server.client, recorded.root / PROCESSED, tmp_path / "files", images_of(3, 80.0), seed=0
+    ).run_id
+    outcome = promote(server.registrar(), "pair", Request(run_id), server.evaluate)
+    assert outcome.decision.is_promoted
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{proxy.port}")
+    commands = (("lineage", "pair"), ("promote", "pair", "--run", run_id), ("serve", "pair"))
+    proxy.forbid("/mlflow-artifacts/")
+    refused = [end_of_diptych(recorded.root, *words) for words in commands]
+    where = f"http://***@127.0.0.1:{proxy.port}: must permit this to its user"
+    shown = [one.is_refusal(where, "403") and not has_secret(one.stderr) for one in refused]
+    promise("X3", "refused artifacts", len(commands), sum(shown))
 
 
 def everything_in(server_uri: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diptych.promotion.card import model_card, shortened
+from diptych.promotion.card import cut_card, model_card
 from diptych.promotion.gate import decide
 from diptych.promotion.params import PromotionParams
 from diptych.promotion.record import Family
@@ -129,9 +129,9 @@ def test_a_description_is_as_short_as_stores_take_and_says_where_the_rest_is(
     family: Family,
 ) -> None:
     card = model_card(record(family, table(40)), None, {"notes": "x" * 5000}, PICTURES)
-    short = shortened(card)
+    short = cut_card(card)
     assert len(short) <= 5000
     assert short.startswith(card.split("\n\n## Lineage")[0])
     assert short.endswith("The whole card is an artifact.\n")
-    assert shortened(short) == short
-    assert len(shortened(card, 50)) <= 50
+    assert cut_card(short) == short
+    assert len(cut_card(card, 50)) <= 50

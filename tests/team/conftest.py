@@ -16,12 +16,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = "127.0.0.1"
+REQUIRE_VARIABLE = "DIPTYCH_REQUIRE_SERVERS"
+"""Environment variable: no test may be skipped because PostgreSQL or Caddy is not installed."""
 
 # PostgreSQL refuses to run as root.
 PERSON: dict[str, Any] = {
@@ -122,7 +124,7 @@ def database() -> Iterator[Settings]:
     """An empty database in a PostgreSQL of its own, and its owner, who is no superuser."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:
-        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+        not_installed("PostgreSQL", "postgresql")
     person = PERSON if is_root() else {}
     # Not below pytest's own folder, which others than its owner cannot enter.
     with tempfile.TemporaryDirectory(prefix="diptych-postgresql-") as folder:
@@ -135,6 +137,20 @@ def database() -> Iterator[Settings]:
         ]
         with running(command, Path(folder, "log"), cwd=folder, **person):
             yield make_database(superuser)
+
+
+@pytest.fixture(scope="session")
+def caddy() -> str:
+    """The path of Caddy's program."""
+    return shutil.which("caddy") or not_installed("Caddy", "caddy")
+
+
+def not_installed(program: str, package: str) -> NoReturn:
+    """Skip what needs a program, or fail where all of them are said to be there."""
+    reason = f"{program} is not installed (Debian: {package})"
+    if REQUIRE_VARIABLE in os.environ:
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def is_root() -> bool:

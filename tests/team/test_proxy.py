@@ -3,7 +3,6 @@
 import base64
 import http.client
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -15,9 +14,6 @@ from typing import NamedTuple
 import pytest
 
 from .conftest import LOOPBACK, ROOT, Account, TeamServer, free_port, running
-
-CADDY = shutil.which("caddy")
-pytestmark = pytest.mark.skipif(CADDY is None, reason="Caddy is not installed (Debian: caddy)")
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=5"
 ASSISTANT = "/ajax-api/3.0/mlflow/assistant/config"
@@ -53,7 +49,9 @@ class Proxy(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def proxy(team_server: TeamServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+def proxy(
+    caddy: str, team_server: TeamServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Proxy]:
     folder = tmp_path_factory.mktemp("proxy")
     port = free_port()
     settings = {
@@ -66,8 +64,7 @@ def proxy(team_server: TeamServer, tmp_path_factory: pytest.TempPathFactory) -> 
         "XDG_CONFIG_HOME": str(folder),
         "HOME": str(folder),
     }
-    assert CADDY is not None
-    command = [CADDY, "run", "--adapter", "caddyfile", "--config", str(ROOT / "deploy/Caddyfile")]
+    command = [caddy, "run", "--adapter", "caddyfile", "--config", str(ROOT / "deploy/Caddyfile")]
     environment = {"PATH": os.environ["PATH"], **settings}
     with running(command, folder / "log", env=environment, cwd=folder) as process:
         name = settings["SERVER_NAME"]

@@ -8,9 +8,10 @@ import pytest
 from diptych.files import read_json
 from diptych.model_files import MODEL_FILE
 from diptych.models import load_pair
+from diptych.tracking.loopback import address_of
 from diptych.tracking.packing import pack_model
 from diptych.tracking.served import ServedPair
-from diptych.tracking.serving import address_of, model_server
+from diptych.tracking.serving import model_server
 
 from .conftest import ROOT, free_port
 from .projects import ask

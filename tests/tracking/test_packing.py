@@ -1,10 +1,13 @@
 """What MLflow loads: the models' own answers, and no code with them."""
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,8 @@ import pytest
 from diptych.tracking.packing import pack_model
 from diptych.tracking.served import load_served
 from tests.tracking.served_pairs import NAMES, SHAPE, digits, save_small_pair
+
+SOURCE = Path(__file__).parents[2] / "src"
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own
 
@@ -78,18 +83,91 @@ def test_one_request_of_the_schema_is_what_the_model_takes(packed: Path) -> None
 
 
 @pytest.mark.parametrize("family", ["cnn", "vae", "pair"])
-def test_nothing_in_a_packed_model_is_code(packed: Path, family: str) -> None:
-    files = {path.suffix for path in (packed / family).rglob("*") if path.is_file()}
-    assert files <= {"", ".yaml", ".txt", ".json", ".safetensors"}
-    described = (packed / family / "MLmodel").read_text()
-    assert "loader_module: diptych.tracking.served" in described
-    assert "code:" not in described.replace("code: null", "")
+def test_nothing_in_a_packed_model_is_code_but_the_loader(packed: Path, family: str) -> None:
+    files = [path for path in (packed / family).rglob("*") if path.is_file()]
+    code = packed / family / "code"
+    suffixes = {path.suffix for path in files if not path.is_relative_to(code)}
+    assert suffixes <= {"", ".yaml", ".txt", ".json", ".safetensors"}
+    assert "loader_module: diptych.tracking.served" in (packed / family / "MLmodel").read_text()
+    for path in code.rglob("*.py"):
+        assert path.read_bytes() == (SOURCE / path.relative_to(code)).read_bytes()
+
+
+ELSEWHERE = """
+import importlib.util, json, sys
+import numpy as np
+assert importlib.util.find_spec("diptych") is None
+import mlflow.pyfunc
+loaded = mlflow.pyfunc.load_model(sys.argv[1])
+images = np.load(sys.argv[2])
+answers = np.asarray(loaded.predict(images))
+np.save(sys.argv[3], answers.astype(str), allow_pickle=False)
+loaded.predict(loaded.input_example)
+names = [name for name in sys.modules if name.partition(".")[0] == "diptych"]
+print(json.dumps([sys.modules[name].__file__ for name in names]))
+"""
+
+
+@pytest.mark.parametrize("family", ["cnn", "vae", "pair"])
+def test_a_packed_model_is_loaded_where_this_package_is_not_installed(
+    models: Path, packed: Path, family: str, tmp_path: Path
+) -> None:
+    """Where it was logged on a GPU as well: what answers is chosen where it is loaded."""
+    copy = shutil.copytree(packed / family, tmp_path / "elsewhere")
+    np.save(tmp_path / "images.npy", digits(7))
+    # Without the file of site-packages that leads to this project.
+    command = [sys.executable, "-S", "-P", "-W", "ignore", "-c", ELSEWHERE]
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")},
+        "PYTHONPATH": sysconfig.get_path("purelib"),
+        "MLFLOW_DEFAULT_PREDICTION_DEVICE": "cuda",
+        "OMP_NUM_THREADS": "1",  # as here: another number may change the last bits
+    }
+    done = subprocess.run(
+        [*command, str(copy), str(tmp_path / "images.npy"), str(tmp_path / "answers.npy")],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = np.asarray(load_served(models / family).predict(digits(7))).astype(str)
+    np.testing.assert_array_equal(np.load(tmp_path / "answers.npy"), expected)
+    # All that it imported came with it, and nothing came that it did not import.
+    imported = {Path(file) for file in json.loads(done.stdout)}
+    assert imported == set((copy / "code").rglob("*.py"))
 
 
 def test_requirements_are_pinned_and_those_of_the_loader(packed: Path) -> None:
     listed = (packed / "pair" / "requirements.txt").read_text().split()
-    assert {line.partition("==")[0] for line in listed} >= {"mlflow", "numpy", "pandas", "torch"}
-    assert all("==" in line and "+" not in line for line in listed)
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in listed)
+    needed = {line.partition("==")[0].partition(".")[0] for line in listed}
+    assert needed == {"mlflow", *packages_imported_by(packed / "pair" / "code")}
+
+
+def packages_imported_by(code: Path) -> set[str]:
+    """The packages that are neither Python's own nor this project's."""
+    nodes = [
+        node
+        for path in code.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name.partition(".")[0] for name in names} - {"diptych"} - sys.stdlib_module_names
+
+
+def test_the_example_is_no_black_image_and_always_the_same(packed: Path) -> None:
+    example, other = (
+        json.loads((packed / family / "input_example.json").read_text())
+        for family in ("cnn", "pair")
+    )
+    assert example == other
+    images = np.array(example)
+    assert images.min(axis=(1, 2, 3)).tolist() == [0, 0]
+    assert images.max(axis=(1, 2, 3)).tolist() == [255, 255]
+    assert not np.array_equal(images[0], images[1])
 
 
 def test_changed_weights_are_refused_before_they_are_parsed(packed: Path, tmp_path: Path) -> None:

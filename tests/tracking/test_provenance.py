@@ -1,16 +1,21 @@
 """Fingerprints: equal for equal parameters, data and code, different for any other."""
 
 import hashlib
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import torch
 
 from diptych.params import read_yaml
 from diptych.tracking.provenance import (
+    PEAK_GPU_MEMORY_TAG,
     code_tags,
     compute_tags,
+    cost_tags,
     dep_hashes,
     machine_tags,
     stage_fingerprint,
@@ -249,3 +254,24 @@ def test_the_device_and_precision_that_auto_stands_for_are_named() -> None:
     auto = compute_tags({**params, "compute.device": "auto", "compute.precision": "auto"})
     assert auto["diptych.precision"] in ("float32", "bfloat16")
     assert compute_tags({"train_cnn.seed": 1}) == compute_tags({"compute.device": "pen"}) == {}
+
+
+def test_the_peak_of_a_gpu_is_told_where_one_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of a GPU stands what torch would say of it."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    without = cost_tags(1.0)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 1024**3 + 1)
+    tags = cost_tags(1.0)
+    assert tags[PEAK_GPU_MEMORY_TAG] == "3072"
+    assert {tag for tag in tags if tag not in without} == {PEAK_GPU_MEMORY_TAG, "diptych.gpu"}
+
+
+def test_costs_are_told_without_importing_torch() -> None:
+    code = (
+        "import sys; from diptych.tracking.provenance import cost_tags; cost_tags(1.0); "
+        "assert 'torch' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)

@@ -25,10 +25,11 @@ from diptych.models import load_pair, pair_sha256
 from diptych.promotion.record import ModelRecord
 from diptych.tracking.client import connect
 from diptych.tracking.events import ModelLogged, RunEnded, RunStarted
+from diptych.tracking.loopback import HOST, address_of
 from diptych.tracking.recorder import MlflowRecorder
 from diptych.tracking.registry import CHAMPION, Registry
 from diptych.tracking.served import ServedPair
-from diptych.tracking.serving import HOST, address_of, fetch_champion, free_port, serve_champion
+from diptych.tracking.serving import fetch_champion, free_port, serve_champion
 from diptych.tracking.store import DATABASE_FILE, Store, find_store
 from tests.stages.conftest import write_params
 from tests.tracking.served_pairs import SHAPE, digits, save_small_pair
@@ -58,6 +59,7 @@ def registered(pair: Path, empty_database: Path, tmp_path_factory: pytest.TempPa
     recorder.record(RunEnded("FINISHED", 1))
     client = connect(store)
     experiment = client.get_experiment_by_name(store.experiment)
+    assert experiment is not None
     (logged,) = client.search_logged_models([experiment.experiment_id])
     registry = Registry(client, NAME)
     tags = {key: logged.tags[key] for key in DIGESTS}
@@ -77,6 +79,7 @@ def record_of(logged: Any) -> ModelRecord:
         stored_weights_sha256=sha256,
         description_sha256=logged.tags["description_sha256"],
         stored_description_sha256=logged.tags["description_sha256"],
+        image_shape=SHAPE,
         dataset_sha256="",
         test_sha256="",
         is_dirty=False,
@@ -95,6 +98,9 @@ def served(registered: Path) -> Iterator[int]:
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "OMP_NUM_THREADS": "1",  # as here: another number may change the last bits
+        # As behind a company's proxy, from which nothing leads back here.
+        "http_proxy": f"http://{HOST}:1",
+        "no_proxy": "",
     }
     with (
         (registered / "log").open("wb") as log,
@@ -280,15 +286,14 @@ def test_code_in_the_stored_folder_is_not_executed(registered: Path, tmp_path: P
     (stored,) = (path.parent for path in registered.glob("mlartifacts/**/MLmodel"))
     kept = (stored / "MLmodel").read_text()
     mark = tmp_path / "mark"
-    (stored / "code").mkdir()
     (stored / "code" / "evil.py").write_text(f"open({str(mark)!r}, 'w')\n")
     evil = kept.replace("loader_module: diptych.tracking.served", "loader_module: evil")
-    (stored / "MLmodel").write_text(evil.replace("code: null", "code: code"))
+    (stored / "MLmodel").write_text(evil)
     try:
         fetched = fetch_champion(find_store(registered, {}), NAME, "pair", tmp_path / "fetched")
     finally:
         (stored / "MLmodel").write_text(kept)
-        shutil.rmtree(stored / "code")
+        (stored / "code" / "evil.py").unlink()
     assert fetched.version == 1
     assert not mark.exists()
     assert "evil" in evil

@@ -63,6 +63,7 @@ _FIGURES: Mapping[str, tuple[str, str]] = {
     "vae.nll_nats": ("NLL, nats per image", ".2f"),
     "vae.nll_standard_error_nats": ("its standard error over images", ".2f"),
     "vae.nll_num_importance_samples": ("importance samples per image", ",.0f"),
+    "vae.binarization_seed": ("seed of the binarisation", ".0f"),
     "vae.bits_per_dim": ("NLL, bits per pixel", ".4f"),
     "vae.negative_elbo_nats": ("−ELBO, nats per image", ".2f"),
     "vae.rate_nats": ("rate, nats per image", ".2f"),
@@ -103,7 +104,7 @@ def model_card(
     return "\n\n".join([f"# {text.title}{version}", *body]) + "\n"
 
 
-def shortened(card: str, max_chars: int = 5000) -> str:
+def cut_card(card: str, max_chars: int = 5000) -> str:
     """Return a card without as many of its last sections as it takes to be short enough.
 
     Args:

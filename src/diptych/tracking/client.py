@@ -4,13 +4,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from diptych.errors import UserError
 from diptych.tracking.environment import prepare_environment
 from diptych.tracking.recording import reason_of
 from diptych.tracking.secrets import redacted
 from diptych.tracking.store import Store, find_root, find_store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_REFUSALS = (401, 403)  # of HTTP: without a login, and without the right
 
 
 class StoreError(UserError):
@@ -22,8 +27,8 @@ def store_of(params_path: Path) -> Store:
     return find_store(find_root(params_path, os.environ), os.environ)
 
 
-def connect(store: Store) -> Any:
-    """Open a store that exists and return an MlflowClient for it.
+def connect(store: Store) -> "MlflowClient":
+    """Open a store that exists and return a client of it.
 
     Raises:
         StoreError: when there is no store, or it does not answer.
@@ -45,17 +50,32 @@ def failures_in_one_line(store: Store) -> Iterator[None]:
     """Turn what MLflow raises while the block runs into one line that names the store.
 
     Raises:
-        StoreError: for a store that does not answer or refuses.
+        StoreError: for a store that does not answer, or refuses what this user asks for.
     """
     from mlflow.exceptions import MlflowException
+    from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
-        raise StoreError(f"{redacted(store.uri)}: must answer ({reason_of(error)})") from None
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
+        must = "must permit this to its user" if is_refusal(error) else "must answer"
+        raise StoreError(f"{redacted(store.uri)}: {must} ({reason_of(error)})") from None
 
 
 def is_missing(error: Exception) -> bool:
     """Tell whether an MlflowException says that something does not exist."""
     return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether a server has answered that this user may not do what was asked."""
+    from mlflow.exceptions import MlflowException
+    from requests import HTTPError
+
+    status = None
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()  # type: ignore[no-untyped-call]
+    elif isinstance(error, HTTPError) and error.response is not None:  # of artifacts
+        status = error.response.status_code
+    return status in _REFUSALS

@@ -16,9 +16,11 @@ from diptych.errors import UserError
 from diptych.files import sha256_of
 from diptych.machine import cpu_model, num_cores
 from diptych.params import ParamsError, check_section, read_yaml
+from diptych.tracking.tags import CODE_DIFF_TAG, COMMIT_TAG, DIRTY_TAG, USER_TAG
 
 SECONDS_TAG = "diptych.seconds"
 PEAK_MEMORY_TAG = "diptych.peak_memory_mib"
+PEAK_GPU_MEMORY_TAG = "diptych.peak_gpu_memory_mib"
 
 _DEVICE_TAG, _PRECISION_TAG = "diptych.device", "diptych.precision"
 _NUM_THREADS_TAG, _GPU_TAG = "diptych.num_threads", "diptych.gpu"
@@ -48,7 +50,7 @@ def source_tags(workspace: Path, environment: Mapping[str, str]) -> dict[str, st
     named = {
         "dvc.experiment": environment.get("DVC_EXP_NAME"),
         "dvc.baseline": environment.get("DVC_EXP_BASELINE_REV"),
-        "mlflow.user": environment.get("USER"),
+        USER_TAG: environment.get("USER"),
         "mlflow.source.type": "LOCAL",
     }
     return {key: value for key, value in named.items() if value} | code_tags(workspace)
@@ -73,11 +75,11 @@ def code_tags(workspace: Path) -> dict[str, str]:
     }
     commit = head.get("branch.oid", "(initial)")
     is_dirty = any(line and line[:2] != "# " for line in lines)
-    tags = {"diptych.git_dirty": str(is_dirty).lower()}
+    tags = {DIRTY_TAG: str(is_dirty).lower()}
     if commit != "(initial)":
-        tags["mlflow.source.git.commit"] = commit
+        tags[COMMIT_TAG] = commit
     if is_dirty and (difference := _code_difference(workspace)):
-        tags["diptych.code_diff_sha256"] = difference
+        tags[CODE_DIFF_TAG] = difference
     return tags
 
 
@@ -173,6 +175,7 @@ def cost_tags(seconds: float) -> dict[str, str]:
         tags[_NUM_THREADS_TAG] = str(torch.get_num_threads())
         if torch.cuda.is_initialized():
             tags[_GPU_TAG] = torch.cuda.get_device_name()
+            tags[PEAK_GPU_MEMORY_TAG] = str(torch.cuda.max_memory_allocated() // 1024**2)
     return tags
 
 

@@ -6,13 +6,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, NoReturn
+from urllib.request import ProxyHandler, build_opener
 
 import psutil
 import torch
@@ -23,19 +23,18 @@ from diptych.model_files import MODEL_FILE
 from diptych.models import load_trained
 from diptych.promotion.record import Family
 from diptych.tracking.client import connect, failures_in_one_line
+from diptych.tracking.loopback import HOST, address_of, check_port
 from diptych.tracking.model_records import check_folder, download_model
 from diptych.tracking.packing import pack_model
 from diptych.tracking.registry import CHAMPION, Registry, model_name
 from diptych.tracking.store import Store
-
-HOST = "127.0.0.1"
 
 _STARTING_SECONDS = 120.0
 _STOPPING_SECONDS = 10.0
 
 
 class ServingError(UserError):
-    """There is nothing to serve, or no place to serve it."""
+    """There is nothing to serve, or its server does not go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +66,11 @@ def serve_champion(
         num_workers: Processes, each with the model; they share the cores.
 
     Raises:
-        ServingError: when there is no champion, its files are not those that were registered, the
-            port is taken, or the server ends by itself.
+        PortError: when the port is taken.
+        ServingError: when there is no champion, or the server ends by itself.
+        StoreError: when its files are not those that were registered, or the store does not answer.
     """
-    _check_port(port)
+    check_port(port)
     name = model_name(prefix, family)
     with TemporaryDirectory(prefix="diptych-serve-") as temporary:
         champion = fetch_champion(store, name, family, Path(temporary, "registered"))
@@ -149,11 +149,6 @@ def model_server(
         _end_group(server)
 
 
-def address_of(port: int) -> str:
-    """Return the address of what this machine serves to itself."""
-    return f"http://{HOST}:{port}"
-
-
 def free_port() -> int:
     """Return a port of the loopback interface that nobody listens on."""
     with socket.socket() as probe:
@@ -161,33 +156,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except (OSError, OverflowError) as error:
-            raise ServingError(f"{HOST}:{port}: must be a free port (got {error})") from None
-
-
 def _environment(num_workers: int) -> dict[str, str]:
-    """Return this environment, in which the server finds uvicorn and the model's loader."""
+    """Return this environment, in which the server finds uvicorn."""
     programs = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    modules = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
         "PATH": os.pathsep.join(programs),
-        "PYTHONPATH": os.pathsep.join(modules),
         "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // num_workers)),
     }
 
 
 def _wait_until_answering(server: "subprocess.Popen[bytes]", port: int) -> None:
+    ask = build_opener(ProxyHandler({})).open  # past http_proxy, which leads off this machine
     deadline = time.monotonic() + _STARTING_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise ServingError(f"{address_of(port)}: the server must start (it said why above)")
-        with suppress(OSError), urllib.request.urlopen(f"{address_of(port)}/ping", timeout=5):  # noqa: S310
+        with suppress(OSError), ask(f"{address_of(port)}/ping", timeout=5):
             return
         time.sleep(0.1)
     raise ServingError(f"{address_of(port)}: the server must answer in {_STARTING_SECONDS:.0f} s")

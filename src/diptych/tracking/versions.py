@@ -1,17 +1,23 @@
 """Versions of a registered model: made from logged models, with what they say of themselves."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from diptych.promotion.card import model_card
 from diptych.promotion.decision import Decision
 from diptych.promotion.record import Family, ModelRecord
 from diptych.tracking.client import StoreError
+from diptych.tracking.moves import RaiseIfLost
 from diptych.tracking.origins import Origin, get_run
 from diptych.tracking.registry import Registry, was_promoted
+from diptych.tracking.tags import COMMIT_TAG, DIRTY_TAG, FINGERPRINT_TAG, PRESET_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 CARD_FILE = "model_card.md"
 
@@ -20,7 +26,6 @@ _PICTURES: Mapping[Family, Mapping[str, str]] = {
     "vae": {"Reconstructions": "reconstructions"},
     "pair": {"Novelty": "novelty", "Reliability": "reliability"},
 }
-_COMMIT_TAG = "mlflow.source.git.commit"
 _EVALUATION_TAG = "evaluation_run"
 
 
@@ -33,7 +38,7 @@ def registered_origin(registry: Registry, number: int) -> Origin:
     version = registry.version(number)
     evaluation = version.tags.get(_EVALUATION_TAG)
     return Origin(
-        run_id=version.run_id,
+        run_id=version.run_id or "",
         model=registry.logged_model(version),
         evaluation_run_id=evaluation if _is_there(registry.client, evaluation) else None,
         is_dirty=None,
@@ -46,7 +51,7 @@ def register_candidate(
     origin: Origin,
     candidate: ModelRecord,
     decision: Decision,
-    check: Callable[[], None],
+    raise_if_lost: RaiseIfLost,
 ) -> int:
     """Return a candidate's version, registered if it was not, with a card of this decision.
 
@@ -55,22 +60,29 @@ def register_candidate(
         origin: Where the candidate comes from.
         candidate: The model.
         decision: The gate's.
-        check: Raises if the lock was lost.
+        raise_if_lost: Raises if the lock was lost.
     """
     known = registry.find(candidate)
     if known is not None and was_promoted(known):
         return int(known.version)
     pictures = _pictures(candidate.family, origin)
-    card = model_card(candidate, decision, _lineage(origin), pictures)
-    _log_card(registry.client, candidate.run_id, card)
-    check()
-    if known is None:
-        return registry.register(candidate, _version_tags(origin, candidate), card)
-    registry.describe(int(known.version), card)
-    return int(known.version)
+
+    def card_of(version: int | None) -> str:
+        record = replace(candidate, version=version)
+        return model_card(record, decision, _lineage(origin), pictures)
+
+    raise_if_lost()
+    if known is not None:
+        version = int(known.version)
+    else:
+        tags = _version_tags(origin, candidate)
+        version = registry.register(candidate, tags, card_of(None))
+    _log_card(registry.client, candidate.run_id, card_of(version))
+    registry.describe(version, card_of(version))
+    return version
 
 
-def _is_there(client: Any, run_id: str | None) -> bool:
+def _is_there(client: "MlflowClient", run_id: str | None) -> bool:
     with suppress(StoreError):
         return run_id is not None and get_run(client, run_id) is not None
     return False
@@ -81,10 +93,10 @@ def _lineage(origin: Origin) -> dict[str, str]:
     found = {
         "run": origin.run_id,
         "evaluated by run": origin.evaluation_run_id,
-        "commit": origin.tags.get(_COMMIT_TAG),
-        "code had changes": origin.tags.get("diptych.git_dirty"),
-        "preset": origin.tags.get("diptych.preset"),
-        "fingerprint": origin.tags.get("diptych.fingerprint"),
+        "commit": origin.tags.get(COMMIT_TAG),
+        "code had changes": origin.tags.get(DIRTY_TAG),
+        "preset": origin.tags.get(PRESET_TAG),
+        "fingerprint": origin.tags.get(FINGERPRINT_TAG),
     }
     return {key: value for key, value in found.items() if value}
 
@@ -106,13 +118,13 @@ def _version_tags(origin: Origin, record: ModelRecord) -> dict[str, str]:
         "dataset_sha256": record.dataset_sha256,
         "test_sha256": record.test_sha256,
         "run": record.run_id,
-        "commit": origin.tags.get(_COMMIT_TAG),
+        "commit": origin.tags.get(COMMIT_TAG),
         _EVALUATION_TAG: origin.evaluation_run_id,
     }
     return {key: value for key, value in tags.items() if value}
 
 
-def _log_card(client: Any, run_id: str, card: str) -> None:
+def _log_card(client: "MlflowClient", run_id: str, card: str) -> None:
     with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
         path = Path(temporary, CARD_FILE)
         path.write_text(card, encoding="utf-8")

@@ -5,13 +5,17 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from diptych.tracking.client import connect, failures_in_one_line
+from diptych.tracking.client import connect, failures_in_one_line, is_refusal
+from diptych.tracking.loopback import HOST, address_of, check_port
 from diptych.tracking.secrets import redacted
 from diptych.tracking.store import Store, initialise_database
 
-_HOST = "127.0.0.1"
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
 _TAG = "mlflow.sharedViewState."  # of an experiment; MLflow's button "Share" writes such tags
 _KEY = "diptych-{}"
 
@@ -97,16 +101,19 @@ def show_runs(store: Store, port: int) -> NoReturn:
         port: Of the server to start.
 
     Raises:
+        PortError: when a server has to be started and its port is taken.
         StoreError: when the store does not answer.
     """
     is_served = store.uri.startswith(("http://", "https://"))
-    server = store.uri.rstrip("/") if is_served else f"http://{_HOST}:{port}"
+    if not is_served:
+        check_port(port)
+    server = store.uri.rstrip("/") if is_served else address_of(port)
     for name, address in (share_views(store) or {"runs": "/"}).items():
         print(f"{name}: {redacted(server)}{address}", flush=True)
     if is_served:
         sys.exit(0)
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1"]
-    command += ["--host", _HOST, "--port", str(port)]
+    command += ["--host", HOST, "--port", str(port)]
     environment = {
         **os.environ,
         # Not on the command line: an address may hold credentials.
@@ -120,7 +127,8 @@ def share_views(store: Store) -> dict[str, str]:
     """Store the views with the experiment and return their addresses, relative to the server's.
 
     `runs`: a row per pipeline execution, newest first, its stages folded below. `images`: the test
-    images' reconstructions by every run beside each other, the likeliest first.
+    images' reconstructions by every run beside each other, the likeliest first. To whom the server
+    permits no changes, `runs` alone, as MLflow shows it, unless a colleague has stored the views.
 
     Args:
         store: A local database is created when it is not there yet. Without the experiment there
@@ -136,12 +144,25 @@ def share_views(store: Store) -> dict[str, str]:
         experiment = client.get_experiment_by_name(store.experiment)
         if experiment is None:
             return {}
-        for name, view in _VIEWS.items():
-            tag, state = f"{_TAG}{_KEY.format(name)}", json.dumps(view.state)
-            if experiment.tags.get(tag) != state:
-                client.set_experiment_tag(experiment.experiment_id, tag, state)
+        shared = [name for name in _VIEWS if _share_view(client, experiment, name)]
     page = f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
     return {
-        name: f"{page}&compareRunsMode={view.mode}&viewStateShareKey={_KEY.format(name)}"
-        for name, view in _VIEWS.items()
-    }
+        name: f"{page}&compareRunsMode={_VIEWS[name].mode}&viewStateShareKey={_KEY.format(name)}"
+        for name in shared
+    } or {"runs": page}
+
+
+def _share_view(client: "MlflowClient", experiment: "Experiment", name: str) -> bool:
+    """Store a view unless it is there; tell whether it is now."""
+    from mlflow.exceptions import MlflowException
+
+    tag, state = f"{_TAG}{_KEY.format(name)}", json.dumps(_VIEWS[name].state)
+    if experiment.tags.get(tag) == state:
+        return True
+    try:
+        client.set_experiment_tag(experiment.experiment_id, tag, state)
+    except MlflowException as error:
+        if not is_refusal(error):
+            raise
+        return False
+    return True
