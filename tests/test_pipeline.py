@@ -26,7 +26,7 @@ import pytest
 
 from diptych.images.arrays import load_description
 from diptych.params import dotted, read_yaml
-from diptych.tracking.figures import numbers
+from diptych.tracking.figures import numeric_figures
 from diptych.tracking.mlflow_tracker import JOURNALS_FOLDER
 from diptych.tracking.process import is_recorder_alive
 from diptych.tracking.tracker import as_text
@@ -374,7 +374,7 @@ def test_curves_are_those_of_the_file(project, first, stage):
 
 def test_headline_figures_are_on_the_parent(project, first):
     for stage in HEADLINES:
-        figures = numbers(project.read_json(f"metrics/{stage}.json"))
+        figures = numeric_figures(project.read_json(f"metrics/{stage}.json"))
         assert len(figures) > 4
         recorded = {key: first.parent.data.metrics.get(key) for key in figures}
         assert recorded == pytest.approx(figures)
@@ -464,8 +464,8 @@ def test_repro_again_runs_nothing_and_adds_no_run(project, first):
 def test_metrics_and_plots_are_shown(project, first):
     files = [f"metrics/{stage}.json" for stage in STAGES[2:]]
     shown = json.loads(project.run("dvc", "metrics", "show", "--json"))[""]["data"]
-    assert {path: numbers(found["data"]) for path, found in shown.items()} == {
-        path: numbers(project.read_json(path)) for path in files
+    assert {path: numeric_figures(found["data"]) for path, found in shown.items()} == {
+        path: numeric_figures(project.read_json(path)) for path in files
     }
     page = project.folder.parent / "plots"
     project.run("dvc", "plots", "show", "--out", str(page))

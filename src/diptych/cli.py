@@ -1,6 +1,7 @@
 """The `diptych` command: parsing and printing only."""
 
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -36,6 +37,17 @@ def _champion_version(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise typer.BadParameter(f"must be a version's number or none (got {text!r})")
     return int(text)
+
+
+ExpectOption = Annotated[
+    int | None,
+    typer.Option(
+        "--expect-champion",
+        parser=_champion_version,
+        metavar="VERSION|none",
+        help="Refuse to act unless this is the champion.",
+    ),
+]
 
 
 @app.callback()
@@ -102,33 +114,32 @@ def list_presets(
 def promote(
     family: FamilyArgument,
     run: Annotated[
-        str | None, typer.Option(help="Run of a pipeline execution or stage; else the newest.")
+        str | None,
+        typer.Option(help="Run of a pipeline execution or stage; else the newest complete one."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide, and write nothing.")] = False,
     allow_dirty: Annotated[
         bool, typer.Option("--allow-dirty", help="Accept code that was not committed.")
     ] = False,
-    expect_champion: Annotated[
-        int | None,
-        typer.Option(
-            parser=_champion_version,
-            metavar="VERSION|none",
-            help="Refuse to act unless this is the champion.",
-        ),
-    ] = None,
+    expect_champion: ExpectOption = None,
     json: JsonOption = False,
     params: ParamsOption = Path("params.yaml"),
     processed: ProcessedOption = Path("data/processed"),
 ) -> None:
     """Let the gate decide on a model and make it the champion: exit code 0 promoted, 1 refused."""
     from diptych.promotion.decision import decision_rows
-    from diptych.tracking.promoting import Request, open_desk
+    from diptych.tracking.origins import check_recorded
+    from diptych.tracking.promoting import Request
     from diptych.tracking.promoting import promote as promote_model
     from diptych.tracking.promotion_reports import outcome_json, verdict
+    from diptych.tracking.registrar import await_recording, evaluator, open_registrar
 
     request = Request(run, dry_run, allow_dirty, expect_champion)
-    with open_desk(params, processed, _notice) as desk:
-        outcome = promote_model(desk, family, request)
+    await_recording(params, _notice)
+    if run is None:
+        check_recorded(params)
+    with open_registrar(params, _notice) as registrar:
+        outcome = promote_model(registrar, family, request, evaluator(params, processed))
     if json:
         _print_json(outcome_json(outcome))
     else:
@@ -141,17 +152,18 @@ def promote(
 @app.command()
 def rollback(
     family: FamilyArgument,
+    expect_champion: ExpectOption = None,
     json: JsonOption = False,
     params: ParamsOption = Path("params.yaml"),
-    processed: ProcessedOption = Path("data/processed"),
 ) -> None:
     """Make the champion before the present one the champion again."""
     from diptych.tracking.audit import as_json
-    from diptych.tracking.promoting import open_desk, roll_back
+    from diptych.tracking.promoting import roll_back
+    from diptych.tracking.registrar import open_registrar
 
-    with open_desk(params, processed, _notice) as desk:
-        entry = roll_back(desk, family)
-        name = desk.registry(family).name
+    with open_registrar(params, _notice) as registrar:
+        entry = roll_back(registrar, family, expect_champion)
+        name = registrar.registry(family).name
     if json:
         _print_json(as_json(entry))
     else:
@@ -162,14 +174,14 @@ def rollback(
 def status(
     json: JsonOption = False,
     params: ParamsOption = Path("params.yaml"),
-    processed: ProcessedOption = Path("data/processed"),
 ) -> None:
     """Show each registered model's champion, and whether its aliases are those of its log."""
-    from diptych.tracking.promoting import open_desk, read_status
+    from diptych.tracking.promoting import read_status
     from diptych.tracking.promotion_reports import status_json, status_row
+    from diptych.tracking.registrar import open_registrar
 
-    with open_desk(params, processed, _notice) as desk:
-        found = [read_status(desk, family) for family in get_args(Family)]
+    with open_registrar(params, _notice) as registrar:
+        found = [read_status(registrar, family) for family in get_args(Family)]
     if json:
         _print_json([status_json(one) for one in found])
     else:
@@ -182,14 +194,14 @@ def history(
     family: FamilyArgument,
     json: JsonOption = False,
     params: ParamsOption = Path("params.yaml"),
-    processed: ProcessedOption = Path("data/processed"),
 ) -> None:
     """Show every decision on a registered model: who, when, from, to, why."""
-    from diptych.tracking.promoting import open_desk, read_history
+    from diptych.tracking.promoting import read_history
     from diptych.tracking.promotion_reports import history_json, history_rows
+    from diptych.tracking.registrar import open_registrar
 
-    with open_desk(params, processed, _notice) as desk:
-        log = read_history(desk, family)
+    with open_registrar(params, _notice) as registrar:
+        log = read_history(registrar, family)
     if json:
         _print_json(history_json(log))
     else:
@@ -202,23 +214,29 @@ def lineage(
     model: Annotated[
         str, typer.Argument(help="NAME@ALIAS, NAME/VERSION, or NAME for its champion; or cnn, …")
     ],
-    params: Annotated[
-        bool, typer.Option("--params", help="Print its whole parameter file and nothing else.")
+    print_params: Annotated[
+        bool,
+        typer.Option("--print-params", help="Print its whole parameter file and nothing else."),
     ] = False,
     json: JsonOption = False,
+    params: ParamsOption = Path("params.yaml"),
 ) -> None:
     """Say where a registered model comes from, and which commands make it again."""
-    from diptych.tracking.client import store_of
-    from diptych.tracking.lineage import find_lineage, lineage_as_json, lineage_lines, params_of
+    from os import environ
 
-    project = Path("params.yaml")
-    found = find_lineage(store_of(project), model, project)
-    if params:
+    from diptych.tracking.client import store_of
+    from diptych.tracking.lineage import find_lineage, params_of
+    from diptych.tracking.lineage_reports import lineage_as_json, lineage_lines
+    from diptych.tracking.store import find_workspace
+
+    found = find_lineage(store_of(params), model, params)
+    workspace = find_workspace(params, environ)
+    if print_params:
         print(params_of(found), end="")
     elif json:
-        _print_json(lineage_as_json(found, project.parent))
+        _print_json(lineage_as_json(found, workspace))
     else:
-        print("\n".join(lineage_lines(found, project.parent)))
+        print("\n".join(lineage_lines(found, workspace)))
 
 
 @app.command()
@@ -361,5 +379,13 @@ def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None
 
 
 def main() -> None:
-    """Run the command and end the process."""
-    run_command(app)
+    """Run the command and end the process.
+
+    Exit codes are those of `diptych.stage.run_stage`, and 1 where a command says no. A fault of
+    ours keeps its traceback and ends with 2.
+    """
+    try:
+        run_command(app)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(2)  # Python's own 1 would be taken for an answer

@@ -41,8 +41,9 @@ def test_every_image_is_a_row_and_figures_are_their_means(evaluate):
 
 
 def test_figures_name_their_protocol(evaluate):
-    figures = evaluate(num_importance_samples=7).figures
+    figures = evaluate(num_importance_samples=7, seed=3).figures
     assert figures["nll_num_importance_samples"] == 7
+    assert figures["binarization_seed"] == 3
     assert figures["num_latents"] == 2
     assert figures["active_units"] in (0, 1, 2)
     assert (figures["likelihood"], figures["binarization"]) == ("bernoulli", "dynamic")

@@ -56,7 +56,7 @@ def carry_out(project: Project, operation: Operation) -> None:
     if operation.num_writes is not None:
         die = partial(os.kill, os.getpid(), signal.SIGKILL)
         client = DyingClient(client, operation.num_writes, die)
-    act(project.desk(client, notice=partial(note, project)), project, operation.action)
+    act(project.registrar(client, notice=partial(note, project)), project, operation.action)
 
 
 def note(project: Project, line: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from diptych.promotion.record import Family
 from diptych.tracking.audit import AuditEntry
-from diptych.tracking.promoting import read_history, read_status
+from diptych.tracking.promoting import read_history
 from diptych.tracking.registry import VERDICT_TAG
 from tests.faults.candidates import CASES, FAMILIES, QUICK, Candidate, Case
 from tests.faults.commands import Ended, end_of_diptych, sample
@@ -37,6 +37,7 @@ from tests.tracking.promotions import (
     Project,
     act,
     add_execution,
+    complete,
     copied,
     images_of,
     recorded,
@@ -95,7 +96,7 @@ def replay(log: Sequence[AuditEntry]) -> dict[str, int]:
 
 def broken_laws(project: Project) -> list[str]:
     """Name what does not hold of a registry in which nothing is going on."""
-    log = read_history(project.desk(), "cnn")
+    log = read_history(project.registrar(), "cnn")
     laws = {
         "one champion that passed the gate": champion_of(project) in GOOD,
         "aliases as the log": aliases_of(project) == replay(log),
@@ -137,16 +138,16 @@ def try_round(
     project: Project, pool: Executor, operations: Sequence[Operation], tally: Tally
 ) -> None:
     """Carry operations out at once, look at the champion meanwhile, and then at the laws."""
-    desk = project.desk(notice=partial(note, project))
-    before = len(read_history(desk, "cnn"))
+    registrar = project.registrar()
+    before = len(read_history(registrar, "cnn"))
     together = pool.submit(carry_out_together, project, operations)
     while not together.done():
         tally.looks += 1
         tally.sound_looks += champion_of(project) in GOOD
         time.sleep(0.1)
     codes = together.result()
-    read_status(desk, "cnn")  # the next command, undisturbed
-    entries = read_history(desk, "cnn")[before:]
+    complete(project, partial(note, project))  # as the next command does, undisturbed
+    entries = read_history(registrar, "cnn")[before:]
     broken = broken_laws(project)
     if broken or not is_accounted_for(operations, codes, entries):
         print(operations, codes, broken, entries)
@@ -172,7 +173,7 @@ def test_killed_promotions_and_rollbacks_leave_one_champion_and_a_true_log(
         max_seconds = NUM_AT_ONCE / 2 * (time.monotonic() - started)
         for _ in range(num_rounds):
             try_round(project, pool, draw(source, max_seconds), tally)
-            act(project.desk(), project, source.choice(ACTIONS))
+            act(project.registrar(), project, source.choice(ACTIONS))
     num_completed = notices.read_text().count("interrupted: completed")
     detail = f"({tally.killed} killed before the end, {num_completed} completed by others)"
     num_each = num_rounds * NUM_AT_ONCE // 2

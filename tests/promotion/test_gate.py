@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diptych.params import load_params
+from diptych.promotion.comparison import PROTOCOL, needs_evaluation
 from diptych.promotion.decision import Check, Decision, as_json, decision_rows
 from diptych.promotion.gate import decide
 from diptych.promotion.params import PromotionParams
@@ -21,6 +24,7 @@ from diptych.promotion.soundness import COLUMNS, FIGURES, PARTS
 from .conftest import digest, record, table, with_figures, with_mistakes
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
+SHIPPED = load_params(Path(__file__).parents[2] / "params.yaml", "promotion", PromotionParams)
 IMAGES = table()
 FEW_IMAGES = table(40)
 RANGES = {key: limits for figures in FIGURES.values() for key, limits in figures.items()}
@@ -124,6 +128,25 @@ def test_each_floor_is_met_by_its_own_value_and_by_no_worse_one(
     assert found[key] == f"{value:.6g}"
 
 
+@pytest.mark.parametrize("kind", ["noise", "inverted", "fashion_mnist"])
+def test_what_ships_refuses_a_pair_that_tells_novel_images_less_well_than_it_claims(
+    kind: str,
+) -> None:
+    key = f"pair.novelty_auroc.{kind}"
+    assert first(with_figures(record("pair", IMAGES), **{key: 0.99}), SHIPPED) == {}
+    assert first(with_figures(record("pair", IMAGES), **{key: 0.98}), SHIPPED) == {key: "0.98"}
+
+
+@pytest.mark.parametrize(("num_declined", "is_refused"), [(59, False), (80, True)])
+def test_what_ships_refuses_a_pair_that_declines_more_of_the_test_set_than_it_claims(
+    num_declined: int, is_refused: bool
+) -> None:
+    """Of 4,000 images 1.5 % are 60, and 2 % are 80."""
+    candidate = record("pair", IMAGES.assign(accepted=IMAGES.index >= num_declined))
+    expected = {"pair.abstention_share": "0.02"} if is_refused else {}
+    assert first(candidate, SHIPPED) == expected
+
+
 # R18: figures
 
 
@@ -163,6 +186,21 @@ def test_the_figures_of_other_models_do_not_count(
 ) -> None:
     candidate = with_figures(record(family, IMAGES), **{f"{other}__nll_nats": math.nan})
     assert first(candidate, policy_with()) == {}
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "is_demanded"),
+    [((1, 28, 28), True), ((3, 20, 24), False), (None, True)],
+)
+def test_figures_of_rotated_images_are_demanded_where_images_are_square(
+    image_shape: tuple[int, int, int] | None, is_demanded: bool, policy: PromotionParams
+) -> None:
+    key = "pair.novelty_auroc.rotated"
+    candidate = record("pair", IMAGES, image_shape=image_shape)
+    found = first(without_figure(candidate, key), policy)
+    assert found == ({"figures": f"{key} is missing", key: "missing"} if is_demanded else {})
+    # Whoever has it keeps to the floor.
+    assert first(with_figures(candidate, **{key: 0.5}), policy) == {key: "0.5"}
 
 
 @pytest.mark.parametrize("bad", [-0.01, 1.01, math.nan])
@@ -240,7 +278,7 @@ def test_figures_that_are_not_those_of_the_images_are_refused(
 def test_every_figure_that_follows_from_images_is_compared_with_them() -> None:
     counted = {key for key in RANGES if key.endswith(("num_images", "active_units"))}
     measured = {key for key in RANGES if key.startswith("pair.novel")}
-    assert RANGES.keys() - counted - measured == IN_TABLES
+    assert RANGES.keys() - counted - measured - PROTOCOL.keys() == IN_TABLES
 
 
 # R18: identity
@@ -287,6 +325,20 @@ def test_the_same_weights_again_are_champion_already(
     found = against(champion(family), smaller, policy)
     assert list(found) == ["another model"]
     assert found["another model"].endswith("already champion")
+
+
+@each_family
+def test_digests_that_begin_alike_are_of_different_models(
+    family: Family, policy: PromotionParams
+) -> None:
+    theirs = champion(family)
+    alike = {
+        key: getattr(theirs, key)[:12] + digest(key)[12:]
+        for key in ("weights_sha256", "description_sha256")
+    }
+    stored = {f"stored_{key}": value for key, value in alike.items()}
+    smaller = record(family, IMAGES, **alike, **stored)
+    assert against(theirs, with_figures(smaller, num_parameters=10.0), policy) == {}
 
 
 @each_family
@@ -420,12 +472,52 @@ def test_an_autoencoder_is_better_or_not_worse_and_smaller(
 
 
 @pytest.mark.parametrize("family", ["vae", "pair"])
-def test_likelihoods_from_other_numbers_of_samples_are_not_compared(
-    family: Family, policy: PromotionParams
+@pytest.mark.parametrize(
+    ("key", "value", "name"),
+    [
+        ("vae.nll_num_importance_samples", 1000.0, "same importance samples"),
+        ("vae.binarization_seed", 1.0, "same binarisation seed"),
+    ],
+)
+def test_likelihoods_that_were_got_otherwise_are_not_compared(
+    key: str, value: float, name: str, family: Family, policy: PromotionParams
 ) -> None:
-    candidate = with_figures(record(family, shifted(-0.2)), vae__nll_num_importance_samples=1000.0)
-    found = against(champion(family), candidate, policy)
-    assert found == {"same importance samples": "1000"}
+    candidate = with_figures(record(family, shifted(-0.2)), **{key: value})
+    assert against(champion(family), candidate, policy) == {name: f"{value:g}"}
+    older = without_figure(champion(family), key)
+    found = against(older, record(family, shifted(-0.2)), policy)
+    assert list(found) == ["the champion's results", name]
+
+
+@each_family
+def test_a_champion_is_evaluated_anew_whose_results_today_cannot_be_compared(
+    family: Family, policy_with: Policy
+) -> None:
+    policy, candidate, theirs = policy_with(), record(family, IMAGES), champion(family)
+    assert not needs_evaluation(theirs, candidate, policy)
+    accuracy = "vae.nll_nats" if family == "vae" else "cnn.accuracy"
+    for outdated in (
+        replace(theirs, per_image=None),
+        replace(theirs, per_image=IMAGES.iloc[1:]),
+        without_figure(theirs, accuracy),
+        with_figures(theirs, **{accuracy: math.inf}),
+    ):
+        assert needs_evaluation(outdated, candidate, policy)
+        # What is refused anyway is not worth the time.
+        assert not needs_evaluation(outdated, without_figure(candidate, accuracy), policy)
+        for refused in (
+            replace(candidate, dataset_sha256=digest("other")),
+            replace(candidate, test_sha256=digest("other")),
+            champion(family),
+        ):
+            assert not needs_evaluation(outdated, refused, policy)
+    for key in PROTOCOL:
+        is_concerned = "vae" in PARTS[family]
+        assert needs_evaluation(without_figure(theirs, key), candidate, policy) == is_concerned
+        other = with_figures(theirs, **{key: 7.0})
+        assert needs_evaluation(other, candidate, policy) == is_concerned
+    another = policy_with(secondary_figure="seconds")
+    assert needs_evaluation(theirs, with_figures(candidate, seconds=1.0), another)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def test_the_autoencoders_figures_are_means_of_the_table(finished, figures, per_
         assert vae[name] == pytest.approx(per_image[name].mean()), name
     assert vae["negative_elbo_nats"] == pytest.approx(vae["rate_nats"] + vae["distortion_nats"])
     assert vae["nll_num_importance_samples"] == params["evaluate"]["num_importance_samples"]
+    assert vae["binarization_seed"] == params["evaluate"]["seed"]
     assert vae["num_images"] == NUM_IMAGES["test"]
     assert vae["num_latents"] == params["train_vae"]["num_latents"]
     assert vae["active_units"] in range(vae["num_latents"] + 1)

@@ -17,7 +17,7 @@ from .conftest import ROOT, Account, TeamServer, add_member, clean_environment, 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=5"
 CREATE = "/api/2.0/mlflow/experiments/create"
 GRANT = "/api/3.0/mlflow/users/permissions/grant"
-EDIT = {"permission": "EDIT"}
+EDIT, MANAGE = {"permission": "EDIT"}, {"permission": "MANAGE"}
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 # Flask's part of the server, FastAPI's part of it, and the pages' own requests.
 EACH_PART = [SEARCH, f"{ARTIFACTS}/x", SEARCH.replace("/api/", "/ajax-api/"), "/", "/graphql"]
@@ -194,15 +194,23 @@ def test_a_registered_model_is_its_makers_until_it_is_granted(team_server: TeamS
     assert team_server.ask(*change, team_server.stranger, body).status == 200
 
 
+def add_colleague(server: TeamServer, name: str, of_models: dict[str, str] | None) -> Account:
+    """A member with the grants of docs/team.md, or with others of registered models."""
+    colleague = Account(name, secrets.token_hex(16))
+    add_member(server, colleague)
+    grants = {"experiment": EDIT, "registered_model": of_models}
+    for kind, permission in grants.items():
+        if permission is not None:
+            grant = {"username": name, "resource_type": kind, "resource_id": "*"} | permission
+            assert server.ask("POST", GRANT, server.admin, grant).status == 200
+    return colleague
+
+
 def test_a_colleague_to_whom_all_is_granted_works_with_the_others(team_server: TeamServer) -> None:
-    colleague = Account("cat", secrets.token_hex(16))
-    add_member(team_server, colleague)
     create = ("POST", "/api/2.0/mlflow/runs/create")
     body = {"experiment_id": experiment_of(team_server)}
-    assert team_server.ask(*create, colleague, body).status == 403
-    for kind in ("experiment", "registered_model"):
-        grant = {"username": colleague.name, "resource_type": kind, "resource_id": "*"}
-        assert team_server.ask("POST", GRANT, team_server.admin, grant | EDIT).status == 200
+    assert team_server.ask(*create, team_server.stranger, body).status == 403
+    colleague = add_colleague(team_server, "cat", MANAGE)
     assert team_server.ask(*create, colleague, body).status == 200
 
 

@@ -1,6 +1,7 @@
 """A small project on the team's server: recorded and promoted by a member who has but a login."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,21 @@ def test_a_member_promotes_and_another_may_look(
     images = np.zeros((2, 1, 12, 12), np.uint8)
     with logged_in(team_server, team_server.stranger):
         assert len(mlflow.pyfunc.load_model("models:/diptych-cnn@champion").predict(images)) == 2
+
+
+def test_the_pictures_of_a_card_are_there(
+    recorded: Recorded, client: "MlflowClient", team_server: TeamServer
+) -> None:
+    ann = team_server.environment(team_server.member)
+    decided = run_as(recorded.folder, ann, "diptych", "promote", "pair", "--allow-dirty")
+    assert decided.returncode in (0, 1), decided.stderr
+    (version,) = client.search_model_versions("name = 'diptych-pair'")
+    addresses = re.findall(r"!\[.*\]\((\S+)\)", str(version.description))
+    assert len(addresses) == 2
+    for address in addresses:
+        answer = team_server.ask("GET", f"/{address}", team_server.member)
+        assert answer.status == 200
+        assert answer.body.startswith(b"\x89PNG")
 
 
 def test_nothing_that_is_kept_or_shown_holds_a_secret(

@@ -23,9 +23,11 @@ from diptych.models import save_pair
 from diptych.novelty import fit_novelty
 from diptych.pair.params import PairParams
 from diptych.promotion.params import PromotionParams
-from diptych.tracking.promoting import Desk, Request, promote, roll_back
+from diptych.tracking.moves import settle
+from diptych.tracking.promoting import Request, promote, roll_back
 from diptych.tracking.recorder import identity_tags
 from diptych.tracking.reevaluation import evaluate_anew
+from diptych.tracking.registrar import Registrar
 from diptych.tracking.registry import RegistryError
 from diptych.tracking.store import ARTIFACT_FOLDER, DATABASE_FILE
 from diptych.vae.model import build_vae
@@ -85,21 +87,20 @@ class Project:
 
         return mlflow.MlflowClient(tracking_uri=self.uri)
 
-    def desk(self, client: Any = None, **changes: Any) -> Desk:
-        """What works on the store; changes are of the desk's fields."""
+    def registrar(self, client: Any = None, **changes: Any) -> Registrar:
+        """What works on the store; changes are of its fields."""
         fields = {
             "client": client or self.client,
             "experiment": EXPERIMENT,
             "policy": PromotionParams.model_validate(POLICY),
-            "evaluate": self.evaluate,
             "notice": print,
             "patience_seconds": 60.0,
         }
-        return Desk(**{**fields, **changes})
+        return Registrar(**{**fields, **changes})
 
-    def evaluate(self, family: Any, folder: Path) -> Any:
+    def evaluate(self, family: Any, folder: Path, protocol: Mapping[str, float]) -> Any:
         params = self.root / "params.yaml"
-        return evaluate_anew(family, folder, self.root / PROCESSED, params)
+        return evaluate_anew(family, folder, self.root / PROCESSED, params, protocol)
 
 
 Copier = Callable[[str], Project]
@@ -270,6 +271,7 @@ def _figures_of(images: pd.DataFrame) -> dict[str, float]:
         "vae.active_units": 3,
         "vae.num_images": len(images),
         "vae.nll_num_importance_samples": 2,
+        "vae.binarization_seed": 0,
         "pair.abstention_share": 1 - float(images["accepted"].mean()),
         "pair.novelty_auroc.noise": 0.999,
         "pair.novelty_auroc.inverted": 0.998,
@@ -306,7 +308,7 @@ class _DeadClient(DyingClient):
     """One whose process goes on: its lock is that of a dead process all the same."""
 
     def create_registered_model(self, name: str, tags: Mapping[str, str] | None = None) -> Any:
-        dead = {**tags, "process": "dead"} if tags else None
+        dead = {**tags, "process": f"{tags['process'].rpartition('/')[0]}/dead"} if tags else None
         return self.__getattr__("create_registered_model")(name, dead)
 
 
@@ -319,19 +321,28 @@ def dying(client: Any, num_writes: int) -> DyingClient:
     return _DeadClient(client, num_writes, die)
 
 
+def complete(project: Project, notice: Callable[[str], None] = print) -> None:
+    """Complete what was interrupted, as every promotion and rollback does first."""
+    registrar = project.registrar(notice=notice)
+    registry = registrar.registry("cnn")
+    with registrar.lock(registry) as raise_if_lost:
+        settle(registry, raise_if_lost, notice)
+
+
 def act_and_exit(project: Project, action: str, num_writes: int) -> None:
     """Promote (by an execution's name) or roll back until a write; then end: a process's target."""
     client = DyingClient(project.client, num_writes, lambda: os._exit(9))
-    act(project.desk(client), project, action)
+    act(project.registrar(client), project, action)
 
 
-def act(desk: Desk, project: Project, action: str) -> None:
-    """Promote (by an execution's name) or roll back; having nothing to go back to is no error."""
+def act(registrar: Registrar, project: Project, action: str) -> None:
+    """Promote (by an execution's name) or roll back, where having to leave it is no error."""
     if action != "rollback":
-        promote(desk, "cnn", Request(run_id=project.executions[action].run_id))
+        request = Request(run_id=project.executions[action].run_id)
+        promote(registrar, "cnn", request, project.evaluate)
         return
     try:
-        roll_back(desk, "cnn")
+        roll_back(registrar, "cnn")
     except RegistryError as error:
-        if "to roll back to" not in str(error):
+        if "to roll back to" not in str(error) and "nothing was rolled back" not in str(error):
             raise

@@ -15,6 +15,7 @@ from diptych.tracking.audit import (
     Standing,
     as_json,
     champions,
+    cut_reasons,
     entry_text,
     read_entry,
     standing_of,
@@ -48,9 +49,18 @@ def test_an_entry_is_read_as_it_was_written() -> None:
     ),
 )
 def test_every_entry_fits_into_a_tag(why: list[str], figures: dict[str, float]) -> None:
-    text = entry_text(replace(ENTRY, why=tuple(why), figures=figures))
+    entry = replace(ENTRY, why=cut_reasons(why), figures=figures)
+    text = entry_text(entry)
     assert len(text) <= MAX_TEXT
-    assert read_entry(3, text).after == ENTRY.after
+    read = read_entry(3, text)
+    assert (read.after, read.why) == (entry.after, entry.why)
+
+
+@pytest.mark.parametrize("num", [0, 10, 11, 17])
+def test_reasons_that_do_not_fit_are_counted(num: int) -> None:
+    reasons = [str(number) for number in range(num)]
+    more = [f"and {num - 10} more"] if num > 10 else []
+    assert cut_reasons(reasons) == (*reasons[:10], *more)
 
 
 def test_what_is_not_finite_is_text() -> None:

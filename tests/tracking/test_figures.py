@@ -11,7 +11,7 @@ from PIL import Image
 
 from diptych.optimization.progress import EpochReport
 from diptych.tracking.events import FigureLogged, ImageLogged, MetricsLogged
-from diptych.tracking.figures import log_curves, log_epoch, numbers
+from diptych.tracking.figures import log_curves, log_epoch, numeric_figures
 from diptych.tracking.tracker import MemoryTracker
 
 ROWS = [{"epoch": epoch, "validation_nll_nats": 1 / epoch} for epoch in (1, 2, 3)]
@@ -52,7 +52,7 @@ def test_curves_are_an_artifact_that_depends_on_rows_title_and_epoch_kept() -> N
 
 def test_numbers_are_found_at_any_depth_and_nothing_else_is() -> None:
     figures = {"a": 1, "b": {"c": 0.5, "d": {"e": 2}}, "list": [1], "text": "x", "flag": True}
-    assert numbers(figures) == {"a": 1.0, "b.c": 0.5, "b.d.e": 2.0}
+    assert numeric_figures(figures) == {"a": 1.0, "b.c": 0.5, "b.d.e": 2.0}
 
 
 def test_a_stage_starts_without_any_drawing_library() -> None:

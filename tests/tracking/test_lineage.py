@@ -1,8 +1,6 @@
-"""From a registered model back to commit, params and data, and forth to the same weights."""
+"""From a registered model back to commit, params and data, and forth to the commands."""
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,28 +13,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from diptych.params import ParamsError, read_yaml
+from diptych.cli import main
+from diptych.params import ParamsError
 from diptych.presets import Change
 from diptych.tracking.client import StoreError
-from diptych.tracking.lineage import (
-    Lineage,
-    LineageError,
-    caveats,
-    changed_params,
-    find_lineage,
-    lineage_as_json,
-    lineage_lines,
-    params_of,
-    reproducing_commands,
-)
+from diptych.tracking.lineage import Lineage, LineageError, find_lineage, params_of
+from diptych.tracking.lineage_reports import lineage_as_json, lineage_lines
 from diptych.tracking.provenance import compute_tags
+from diptych.tracking.reproducing import caveats, changed_params, reproducing_commands
 from diptych.tracking.store import DATABASE_FILE, Store, find_store
-from tests.stages.conftest import write_images, write_params
+from tests.stages.conftest import write_params
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-ROOT = Path(__file__).parents[2]
 WEIGHTS = "ab" * 32
 COMMIT = "c" * 40
 DATA = "d" * 64
@@ -54,6 +44,12 @@ PIPELINE = """\
 stages:
   train_cnn: {cmd: train --model models/cnn --metrics metrics/cnn.json, outs: [models/cnn]}
 """
+FILES = {
+    "dvc.yaml": PIPELINE,
+    "params.yaml": PARAMS.replace("seed: 7", "seed: 0"),
+    "presets/default.yaml": "train_cnn: {rate: 0.1}",
+    "presets/fast.yaml": "train_cnn: {rate: 0.001}",
+}
 
 
 def client_of(store: Store) -> "MlflowClient":
@@ -99,7 +95,6 @@ def registered(project: Path) -> Registrar:
 
     def make(params: str | None = PARAMS, **tags: str | None) -> Desk:
         desk = Desk(project)
-        (project / "dvc.yaml").write_text(PIPELINE)
         client = client_of(desk.store)
         experiment = client.create_experiment("e", (project / "mlartifacts").as_uri())
         chosen = {**TAGS, **{key.replace("__", "."): value for key, value in tags.items()}}
@@ -115,6 +110,25 @@ def registered(project: Path) -> Registrar:
         return desk
 
     return make
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def commit_of(folder: Path, **changes: str | None) -> str:
+    """Commit the project's files, changed or, for None, left out; return the commit."""
+    git(folder, "init", "--quiet")
+    changed = {key.replace("__", "/") + ".yaml": text for key, text in changes.items()}
+    for name, text in {**FILES, **changed}.items():
+        if text is not None:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text)
+            git(folder, "add", name)
+    git(folder, "commit", "--quiet", "--message", "a")
+    return git(folder, "rev-parse", "HEAD")
 
 
 def test_a_lineage_is_what_the_run_recorded(registered: Registrar) -> None:
@@ -134,10 +148,13 @@ def test_a_lineage_is_what_the_run_recorded(registered: Registrar) -> None:
         "train_cnn.seed": 7,
         "train_cnn.rate": 0.001,
     }
-    assert caveats(found) == []
-    as_json = json.loads(json.dumps(lineage_as_json(found, desk.folder), allow_nan=False))
-    assert as_json["commands"] == reproducing_commands(found, desk.folder)
-    assert (as_json["params"], as_json["commit"]) == (found.params, COMMIT)
+    commit = commit_of(desk.folder)
+    here = replace(found, commit=commit)
+    assert caveats(here, desk.folder) == []
+    as_json = json.loads(json.dumps(lineage_as_json(here, desk.folder), allow_nan=False))
+    assert as_json["commands"] == reproducing_commands(here, desk.folder)
+    assert as_json["commands"][-1] == f"grep {WEIGHTS} models/cnn/model.json"
+    assert (as_json["params"], as_json["commit"]) == (found.params, commit)
 
 
 def test_the_short_name_has_the_prefix_of_params(registered: Registrar) -> None:
@@ -188,8 +205,8 @@ def test_a_store_that_is_not_there_or_does_not_answer_is_one_line(tmp_path: Path
 
 def test_dirty_code_is_said_not_to_be_in_the_commit(registered: Registrar) -> None:
     desk = registered(diptych__git_dirty="true", diptych__code_diff_sha256="e" * 64)
-    found = desk.find()
-    (caveat,) = caveats(found)
+    found = replace(desk.find(), commit=commit_of(desk.folder))
+    (caveat,) = caveats(found, desk.folder)
     assert caveat.endswith("the commit alone does not reproduce it")
     assert "e" * 64 in caveat
     assert f"caveat      {caveat}" in lineage_lines(found, desk.folder)
@@ -199,16 +216,21 @@ def test_without_a_commit_or_params_there_are_no_commands(registered: Registrar)
     desk = registered(params=None, mlflow__source__git__commit=None, diptych__git_dirty=None)
     found = desk.find()
     assert reproducing_commands(found, desk.folder) == []
-    assert len(caveats(found)) == 2
+    assert len(caveats(found, desk.folder)) == 2
     with pytest.raises(LineageError, match=r"must keep params.yaml \(got none\)"):
         params_of(found)
-    assert reproducing_commands(replace(found, commit=COMMIT), desk.folder) == []
+    commit = commit_of(desk.folder)
+    assert reproducing_commands(replace(found, commit=commit), desk.folder) == []
     assert reproducing_commands(replace(found, params_text=PARAMS), desk.folder) == []
+    complete = replace(found, commit=commit, params_text=PARAMS)
+    assert reproducing_commands(complete, desk.folder) != []
 
 
 def test_masked_credentials_and_another_number_of_threads_are_told(registered: Registrar) -> None:
     params = "dataset: {sources: ['https://***@host/x']}\ncompute: {num_threads: auto}\n"
-    sources, threads = caveats(registered(params, diptych__num_threads="4096").find())
+    desk = registered(params, diptych__num_threads="4096")
+    found = replace(desk.find(), commit=commit_of(desk.folder))
+    sources, threads = caveats(found, desk.folder)
     assert "credentials in dataset.sources" in sources
     assert "auto stood for 4096" in threads
 
@@ -220,46 +242,25 @@ def test_another_device_and_precision_than_auto_stands_for_here_are_told(
     here = compute_tags(
         {f"compute.{name}": "auto" for name in ("device", "precision")} | {"compute.num_threads": 1}
     )
-    same = registered(params, **here).find()
-    assert caveats(same) == []
+    desk = registered(params, **here)
+    same = replace(desk.find(), commit=commit_of(desk.folder))
+    assert caveats(same, desk.folder) == []
     there = {"device": "tpu", "precision": "float8"}
-    device, precision = caveats(replace(same, machine={**same.machine, **there}))
+    elsewhere = replace(same, machine={**same.machine, **there})
+    device, precision = caveats(elsewhere, desk.folder)
     assert (
         f"compute.device: auto stood for tpu there and is {here['diptych.device']} here" in device
     )
     assert "compute.precision: auto stood for float8 there" in precision
     chosen = replace(same, params_text=params.replace("auto", "cpu"), machine=there)
-    assert caveats(chosen) == []
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    command = ["git", "-C", str(folder), *identity, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def commit_of(folder: Path, files: dict[str, str]) -> str:
-    git(folder, "init", "--quiet")
-    for name, text in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
-        git(folder, "add", name)
-    git(folder, "commit", "--quiet", "--message", "a")
-    return git(folder, "rev-parse", "HEAD")
+    assert caveats(chosen, desk.folder) == []
 
 
 def test_params_are_compared_with_their_preset_as_the_commit_has_it(
     registered: Registrar,
 ) -> None:
     desk = registered()
-    commit = commit_of(
-        desk.folder,
-        {
-            "params.yaml": PARAMS.replace("seed: 7", "seed: 0"),
-            "presets/default.yaml": "train_cnn: {rate: 0.1}",
-            "presets/fast.yaml": "train_cnn: {rate: 0.001}",
-        },
-    )
+    commit = commit_of(desk.folder)
     (desk.folder / "params.yaml").write_text("changed: {since: true}")
     found = replace(desk.find(), commit=commit)
     seed = Change("train_cnn.seed", 0, 7)
@@ -267,69 +268,109 @@ def test_params_are_compared_with_their_preset_as_the_commit_has_it(
     rate = Change("train_cnn.rate", 0.1, 0.001)
     assert changed_params(found, desk.folder) == [seed, rate]
     assert "params      train_cnn.rate: 0.001 (default: 0.1)" in lineage_lines(found, desk.folder)
-    assert changed_params(replace(found, commit=COMMIT), desk.folder) is None
     assert changed_params(replace(found, params_text=None), desk.folder) is None
 
 
-# What the commands of a lineage need of an installation: `make setup` would bring gigabytes.
-PROGRAMS = {
-    "make": '[ "$*" = setup ] && mkdir -p .venv/bin && touch .venv/bin/activate',
-    "diptych": "exec python -c 'from diptych.cli import main; main()' \"$@\"",
-}
+def test_the_commands_look_where_the_commit_has_the_model_not_the_checkout(
+    registered: Registrar,
+) -> None:
+    desk = registered()
+    found = replace(desk.find(), commit=commit_of(desk.folder), description_sha256="e" * 64)
+    (desk.folder / "dvc.yaml").write_text(PIPELINE.replace("models/cnn", "elsewhere/cnn"))
+    commands = reproducing_commands(found, desk.folder)
+    assert commands == [
+        f"git worktree add --detach ../diptych-cnn-1 {found.commit}",
+        "diptych lineage diptych-cnn/1 --print-params > ../diptych-cnn-1/params.yaml",
+        "cd ../diptych-cnn-1",
+        "make setup",
+        "source .venv/bin/activate",
+        "dvc repro train_cnn",
+        f"grep {'e' * 64} models/cnn/model.json",
+        f"grep {WEIGHTS} models/cnn/model.json",
+    ]
+    (desk.folder / "dvc.yaml").unlink()
+    assert reproducing_commands(found, desk.folder) == commands
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
-    """A copy of this project's code under git, with a small classifier trained and registered."""
-    home = tmp_path_factory.mktemp("lineage")
-    folder = home / "project"
-    for name in ("src", "stages", "presets"):
-        shutil.copytree(
-            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.tmp")
-        )
-    for name in (".gitignore", ".dvcignore", ".dvc/config", "data/.gitignore"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
-    (folder / "dvc.yaml").write_text(json.dumps({"stages": {"train_cnn": stages["train_cnn"]}}))
-    write_params(folder, {})
-    write_images(folder, (1, 12, 12))  # in git, as nothing makes them
-    git(folder, "init", "--quiet")
-    git(folder, "add", "--all", "--force")
-    git(folder, "commit", "--quiet", "--message", "Start")
-    write_params(folder, {"train_cnn": {"seed": 7, "learning_rate": 1e-5}})
-    shutil.copy(empty_database, folder / DATABASE_FILE)
-    programs = home / "bin"
-    programs.mkdir()
-    for name, text in PROGRAMS.items():
-        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
-        (programs / name).chmod(0o755)
-    return folder
+@pytest.mark.parametrize("commit", [COMMIT, "--output=made", "HEAD"])
+def test_a_commit_that_git_lacks_is_told_and_nothing_is_asked_of_it(
+    registered: Registrar, commit: str
+) -> None:
+    desk = registered()
+    commit_of(desk.folder)
+    found = replace(desk.find(), commit=commit)
+    (caveat,) = caveats(found, desk.folder)
+    assert f"git here does not have commit {commit}" in caveat
+    assert f"caveat      {caveat}" in lineage_lines(found, desk.folder)
+    assert lineage_as_json(found, desk.folder)["caveats"] == [caveat]
+    assert changed_params(found, desk.folder) is None
+    assert reproducing_commands(found, desk.folder) == []
+    assert not (desk.folder / "made").exists()
 
 
-def in_bash(folder: Path, script: str) -> "subprocess.CompletedProcess[str]":
-    steering = ("GIT_", "DVC_", "MLFLOW_", "DIPTYCH_")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(steering)}
-    home = folder.parent
-    programs = [str(home / "bin"), str(Path(sys.executable).parent), kept["PATH"]]
-    environment = {
-        **kept,
-        **{f"DVC_{kind}_DIR": str(home / kind) for kind in ("SITE_CACHE", "GLOBAL_CONFIG")},
-        "PATH": os.pathsep.join(programs),
-        "PYTHONPATH": "src",  # that of the folder in which a command runs
-        "OMP_NUM_THREADS": "1",
-    }
-    return subprocess.run(
-        ["bash", "-eu", "-c", script],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def test_a_commit_without_the_preset_is_told(registered: Registrar) -> None:
+    desk = registered(diptych__preset="fast")
+    found = replace(desk.find(), commit=commit_of(desk.folder, presets__fast=None))
+    assert caveats(found, desk.folder) == [
+        "the commit does not have all of params.yaml, presets/default.yaml, presets/fast.yaml: "
+        "which parameters differ is not known"
+    ]
+    assert changed_params(found, desk.folder) is None
 
 
-def test_what_is_unknown_ends_the_command_with_one_line_and_2(trained: Path) -> None:
-    done = in_bash(trained, "diptych lineage nobody@champion")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1
+@pytest.mark.parametrize("pipeline", [None, PIPELINE.replace("[models/cnn]", "[models/other]")])
+def test_a_commit_that_does_not_say_where_the_model_is_is_told(
+    registered: Registrar, pipeline: str | None
+) -> None:
+    desk = registered()
+    found = replace(desk.find(), commit=commit_of(desk.folder, dvc=pipeline))
+    (caveat,) = caveats(found, desk.folder)
+    assert caveat.startswith("dvc.yaml of the commit has no stage train_cnn with an output cnn: ")
+    lines = lineage_lines(found, desk.folder)
+    assert "To make it again:" in lines
+    assert lines[-1] == "  dvc repro train_cnn"
+
+
+def end_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    """Run the command as a process would and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["diptych", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code or 0
+
+
+def test_the_command_prints_the_parameter_file_alone(
+    registered: Registrar, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk = registered()
+    monkeypatch.chdir(desk.folder)
+    assert end_of(monkeypatch, "lineage", "diptych-cnn", "--print-params") == 0
+    assert capsys.readouterr().out == PARAMS
+
+
+def test_the_command_takes_another_parameter_file(
+    registered: Registrar,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """From another folder: store, prefix and git are those of the file's project."""
+    project = tmp_path / "project"
+    desk = registered(mlflow__source__git__commit=commit_of(project))
+    write_params(desk.folder, {})
+    params = str(desk.folder / "params.yaml")
+    assert end_of(monkeypatch, "lineage", "cnn", "--params", params, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["model"], told["version"]) == ("diptych-cnn", 1)
+    assert told["caveats"] == []
+    assert len(told["commands"]) == 7
+
+
+def test_what_is_unknown_ends_the_command_with_one_line_and_2(
+    registered: Registrar, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(registered().folder)
+    assert end_of(monkeypatch, "lineage", "nobody@champion") == 2
+    told = capsys.readouterr()
+    assert (told.out, len(told.err.splitlines())) == ("", 1)
+    assert "nobody: a registered model must be one of: diptych-cnn" in told.err

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from diptych.tracking.audit import Standing, champions, standing_of
+from diptych.tracking.audit import AuditEntry, Standing, champions, standing_of
 from diptych.tracking.client import StoreError
 from diptych.tracking.model_records import FIGURES_FILE, PER_IMAGE_FILE
 from diptych.tracking.promoting import (
@@ -28,11 +28,13 @@ from tests.tracking.promotions import (
     COMMIT,
     Copier,
     Death,
+    DyingClient,
     Execution,
     Project,
     act,
     act_and_exit,
     add_execution,
+    complete,
     dying,
     images_of,
 )
@@ -47,7 +49,7 @@ def project(copied: Copier) -> Project:
 
 def promoted(project: Project, name: str, **request: Any) -> Outcome:
     run_id = project.executions[name].run_id
-    return promote(project.desk(), "cnn", Request(run_id=run_id, **request))
+    return promote(project.registrar(), "cnn", Request(run_id=run_id, **request), project.evaluate)
 
 
 def standing(project: Project, name: str = NAME) -> Standing:
@@ -61,7 +63,7 @@ def standing(project: Project, name: str = NAME) -> Standing:
 def check_laws(project: Project) -> Standing:
     """The aliases are the log's, the champion passed the gate, nothing is unfinished."""
     found = standing(project)
-    log = read_history(project.desk(), "cnn")
+    log = read_history(project.registrar(), "cnn")
     assert [entry.number for entry in log] == list(range(1, len(log) + 1))
     assert {entry.state for entry in log} <= {"done"}
     assert standing_of(log) == found
@@ -81,25 +83,29 @@ def model_names(project: Project) -> list[str]:
 def test_the_first_is_promoted_the_better_replaces_it_and_the_worse_is_refused(
     project: Project, family: Any
 ) -> None:
-    desk, name = project.desk(), f"diptych-{family}"
-    first = promote(desk, family, Request(run_id=project.executions["plain"].run_id))
+    registrar, name = project.registrar(), f"diptych-{family}"
+    first = promote(
+        registrar, family, Request(run_id=project.executions["plain"].run_id), project.evaluate
+    )
     assert first.decision.is_promoted
     assert standing(project, name) == Standing(1, None)
-    better = promote(desk, family, Request(run_id=project.executions["better"].run_id))
+    better = promote(
+        registrar, family, Request(run_id=project.executions["better"].run_id), project.evaluate
+    )
     assert better.decision.is_promoted
     assert better.champion == 1
     assert standing(project, name) == Standing(2, 1)
-    worse = promote(desk, family, Request())  # the newest
+    worse = promote(registrar, family, Request(), project.evaluate)  # the newest
     assert worse.candidate.model_id == project.executions["worse"].models[family]
     assert not worse.decision.is_promoted
     assert worse.decision.refusals
     assert standing(project, name) == Standing(2, 1)
-    assert [entry.action for entry in read_history(desk, family)] == [
+    assert [entry.action for entry in read_history(registrar, family)] == [
         "promoted",
         "promoted",
         "refused",
     ]
-    assert read_status(desk, family).disagreement is None
+    assert read_status(registrar, family).disagreement is None
 
 
 def test_a_version_says_what_it_is_and_what_the_gate_said(project: Project) -> None:
@@ -117,7 +123,7 @@ def test_a_version_says_what_it_is_and_what_the_gate_said(project: Project) -> N
     assert bad.tags["weights_sha256"] == model.tags["weights_sha256"]
     assert bad.description.startswith("# Classifier")
     assert len(bad.description) <= 5000
-    (entry,) = [one for one in read_history(project.desk(), "cnn") if one.action == "refused"]
+    (entry,) = [one for one in read_history(project.registrar(), "cnn") if one.action == "refused"]
     assert bad.tags["diptych.verdict_reasons"].splitlines() == list(entry.why)
     assert any("got" in reason for reason in entry.why)
     assert entry.figures["cnn.accuracy"] == 12 / 30
@@ -141,7 +147,12 @@ def test_the_same_model_again_is_refused_and_stays_what_it_is(project: Project) 
 @pytest.mark.parametrize("given", ["train_cnn", "train_vae", "evaluate"])
 def test_any_stage_of_an_execution_leads_to_its_model(project: Project, given: str) -> None:
     execution = project.executions["better"]
-    outcome = promote(project.desk(), "cnn", Request(run_id=execution.runs[given], is_dry_run=True))
+    outcome = promote(
+        project.registrar(),
+        "cnn",
+        Request(run_id=execution.runs[given], is_dry_run=True),
+        project.evaluate,
+    )
     assert outcome.candidate.run_id == execution.runs["train_cnn"]
 
 
@@ -157,7 +168,7 @@ def test_a_link_leads_to_the_run_that_made_the_model(project: Project) -> None:
         }
         client.set_terminated(client.create_run(experiment, tags=tags).info.run_id)
     client.set_terminated(parent)
-    outcome = promote(project.desk(), "cnn", Request())
+    outcome = promote(project.registrar(), "cnn", Request(), project.evaluate)
     assert outcome.candidate.run_id == old.runs["train_cnn"]
     assert outcome.decision.is_promoted
 
@@ -165,13 +176,13 @@ def test_a_link_leads_to_the_run_that_made_the_model(project: Project) -> None:
 def test_rollbacks_go_back_through_the_champions_until_there_is_none(project: Project) -> None:
     promoted(project, "plain")
     with pytest.raises(RegistryError, match="must have a version @previous"):
-        roll_back(project.desk(), "cnn")
+        roll_back(project.registrar(), "cnn")
     promoted(project, "better")
-    entry = roll_back(project.desk(), "cnn")
+    entry = roll_back(project.registrar(), "cnn")
     assert (entry.before, entry.after) == (Standing(2, 1), Standing(1, None))
     assert check_laws(project) == Standing(1, None)
     with pytest.raises(RegistryError, match="must have a version @previous"):
-        roll_back(project.desk(), "cnn")
+        roll_back(project.registrar(), "cnn")
     promoted(project, "better")
     assert check_laws(project) == Standing(2, 1)
 
@@ -184,6 +195,31 @@ def test_an_unexpected_champion_stops_a_promotion(project: Project) -> None:
         promoted(project, "better", expected_champion=0)
     assert promoted(project, "better", expected_champion=1).decision.is_promoted
     check_laws(project)
+
+
+def test_an_unexpected_champion_stops_a_rollback(project: Project) -> None:
+    promoted(project, "plain")
+    promoted(project, "better")
+    for expected in (1, 0):
+        with pytest.raises(RegistryError, match=r"must be (version 1|none) \(got version 2\)"):
+            roll_back(project.registrar(), "cnn", expected_champion=expected)
+    assert check_laws(project) == Standing(2, 1)
+    entry = roll_back(project.registrar(), "cnn", expected_champion=2)
+    assert entry.after == check_laws(project) == Standing(1, None)
+
+
+def test_log_and_version_give_the_same_reasons_and_count_the_others_right(
+    project: Project,
+) -> None:
+    request = Request(run_id=project.executions["better"].run_id)
+    decision = promote(project.registrar(), "pair", request, project.evaluate).decision
+    num_passed = sum(one.status == "passed" for one in decision.checks)
+    (entry,) = read_history(project.registrar(), "pair")
+    assert num_passed > 11
+    assert entry.why[-1] == f"and {num_passed - 10} more"
+    assert len(entry.why) == 11
+    version = project.client.get_model_version("diptych-pair", "1")
+    assert version.tags["diptych.verdict_reasons"].splitlines() == list(entry.why)
 
 
 @pytest.fixture
@@ -231,7 +267,12 @@ def test_changed_code_counts_where_model_or_figures_come_from(
 ) -> None:
     execution = project.executions["better"]
     project.client.set_tag(execution.runs[dirty], "diptych.git_dirty", "true")
-    outcome = promote(project.desk(), family, Request(run_id=execution.run_id, is_dry_run=True))
+    outcome = promote(
+        project.registrar(),
+        family,
+        Request(run_id=execution.run_id, is_dry_run=True),
+        project.evaluate,
+    )
     found = [check.name for check in outcome.decision.refusals]
     assert found == (["code"] if is_refused else [])
 
@@ -254,7 +295,7 @@ def test_tampered_weights_are_refused_and_not_rolled_back_to(
     promoted(project, "better")
     weights.unlink()
     with pytest.raises(StoreError, match=r"version 1: must have weights .* \(got weights none,"):
-        roll_back(project.desk(), "cnn")
+        roll_back(project.registrar(), "cnn")
     assert check_laws(project) == Standing(2, 1)
 
 
@@ -267,11 +308,13 @@ def test_a_champion_without_stored_results_is_evaluated_anew(
 ) -> None:
     project = built(images=images_of(15, 600.0))
     project = Project(recorded.root, project.uri, project.executions)
-    desk = project.desk()
-    promote(desk, family, Request(run_id=project.executions["built"].run_id))
+    registrar = project.registrar()
+    promote(registrar, family, Request(run_id=project.executions["built"].run_id), project.evaluate)
     run = project.client.get_run(project.executions["built"].runs["evaluate"])
     Path(run.info.artifact_uri.removeprefix("file://"), missing).unlink()
-    outcome = promote(desk, family, Request(run_id=project.executions["better"].run_id))
+    outcome = promote(
+        registrar, family, Request(run_id=project.executions["better"].run_id), project.evaluate
+    )
     # Untrained, it is right by chance, whatever its stored figures said.
     assert outcome.decision.is_promoted, outcome.decision.refusals
     assert standing(project, f"diptych-{family}") == Standing(2, 1)
@@ -317,10 +360,10 @@ def test_a_kill_before_any_write_leaves_what_the_next_command_completes(
         restore(project, start)
         is_dead = False
         try:
-            act(project.desk(dying(project.client, num_writes)), project, action)
+            act(project.registrar(dying(project.client, num_writes)), project, action)
         except Death:
             is_dead = True
-        read_status(project.desk(), "cnn")
+        complete(project)
         found.add(standing(project))
         check_laws(project)
         num_writes += 1
@@ -329,31 +372,28 @@ def test_a_kill_before_any_write_leaves_what_the_next_command_completes(
 
 
 @pytest.mark.parametrize(
-    ("command", "end"),
-    [("status", Standing(2, 1)), ("rollback", Standing(1, None)), ("worse", Standing(2, 1))],
+    "command",
+    [
+        "worse",
+        "rollback",  # which was asked for when another was champion
+    ],
 )
-def test_whichever_command_comes_next_completes_what_was_intended(
-    project: Project, command: str, end: Standing
-) -> None:
+def test_whichever_comes_next_completes_what_was_intended(project: Project, command: str) -> None:
     promoted(project, "plain")
     interrupt(project, "better")
     notices: list[str] = []
     assert standing(project) == Standing(1, None)
-    desk = project.desk(notice=notices.append)
-    if command == "status":
-        read_status(desk, "cnn")
-    else:
-        act(desk, project, command)
-    assert check_laws(project) == end
+    act(project.registrar(notice=notices.append), project, command)
+    assert check_laws(project) == Standing(2, 1)
     assert any("interrupted: completed (promoted: version 2)" in notice for notice in notices)
 
 
 def interrupt(project: Project, action: str) -> None:
     """Do something and die as soon as it has been written down."""
     num_writes = 0
-    while all(entry.state == "done" for entry in read_history(project.desk(), "cnn")):
+    while all(entry.state == "done" for entry in read_history(project.registrar(), "cnn")):
         with suppress(Death):
-            act(project.desk(dying(project.client, num_writes)), project, action)
+            act(project.registrar(dying(project.client, num_writes)), project, action)
         num_writes += 1
 
 
@@ -364,9 +404,101 @@ def test_an_interrupted_promotion_that_was_overtaken_by_hand_is_given_up(
         promoted(project, name)
     interrupt(project, "better")
     project.client.set_registered_model_alias(NAME, "champion", "2")
-    read_status(project.desk(), "cnn")
+    complete(project)
     assert standing(project) == Standing(2, None)
-    assert [entry.state for entry in read_history(project.desk(), "cnn")][-1] == "undone"
+    assert [entry.state for entry in read_history(project.registrar(), "cnn")][-1] == "undone"
+
+
+def test_status_and_history_tell_what_was_interrupted_and_write_nothing(project: Project) -> None:
+    promoted(project, "plain")
+    interrupt(project, "better")
+    reader = project.registrar(dying(project.client, 0))
+    status = read_status(reader, "cnn")
+    assert status.state.standing == standing(project) == Standing(1, None)
+    assert status.disagreement is not None
+    assert status.disagreement.startswith("audit entry 2 is not finished (promoted: version 2)")
+    assert [entry.state for entry in read_history(reader, "cnn")] == ["done", "intended"]
+
+
+@pytest.fixture
+def ladder(recorded: Project, copied: Copier) -> Project:
+    """A project in which four versions have been promoted, one after the other."""
+    project = copied("ladder")
+    made = {
+        str(num_mistakes): add_execution(
+            project.client,
+            recorded.root / PROCESSED,
+            project.root / ARTIFACT_FOLDER,
+            images_of(num_mistakes, 90.0),
+            seed=20 + num_mistakes,
+        )
+        for num_mistakes in (18, 12, 6, 0)
+    }
+    project = Project(project.root, project.uri, {**project.executions, **made})
+    for name in made:
+        promoted(project, name)
+    assert check_laws(project) == Standing(4, 3)
+    return project
+
+
+@pytest.mark.parametrize(
+    ("deleted", "ends"),
+    [
+        (["1"], [Standing(3, 2), Standing(2, None)]),
+        (["2"], [Standing(3, 1), Standing(1, None)]),
+        (["1", "2"], [Standing(3, None)]),
+    ],
+)
+def test_rollbacks_pass_over_versions_that_were_deleted_by_hand(
+    ladder: Project, deleted: list[str], ends: list[Standing]
+) -> None:
+    for version in deleted:
+        ladder.client.delete_model_version(NAME, version)
+    registrar = ladder.registrar()
+    for end in ends:
+        assert roll_back(registrar, "cnn").after == standing(ladder) == end
+        assert read_status(registrar, "cnn").disagreement is None
+    with pytest.raises(RegistryError, match="must have a version @previous"):
+        roll_back(registrar, "cnn")
+    assert promoted(ladder, "0").decision.is_promoted
+
+
+def test_what_would_lead_to_a_deleted_version_is_given_up(ladder: Project) -> None:
+    interrupt(ladder, "rollback")
+    intended = read_history(ladder.registrar(), "cnn")[-1]
+    assert (intended.state, intended.after) == ("intended", Standing(3, 2))
+    ladder.client.delete_model_version(NAME, "2")
+    complete(ladder)
+    assert [entry.state for entry in read_history(ladder.registrar(), "cnn")][-1] == "undone"
+    assert standing(ladder) == Standing(4, 3)
+    assert roll_back(ladder.registrar(), "cnn").after == Standing(3, 1)
+
+
+def test_of_two_rollbacks_at_once_one_is_refused(ladder: Project) -> None:
+    others: list[AuditEntry] = []
+
+    def meanwhile() -> None:
+        if not others:
+            others.append(roll_back(ladder.registrar(), "cnn"))
+
+    registrar = ladder.registrar(DyingClient(ladder.client, 0, meanwhile))
+    with pytest.raises(
+        RegistryError,
+        match=r"as when the rollback began, champion version 4, .* \(got champion version 3, ",
+    ):
+        roll_back(registrar, "cnn")
+    assert [one.after for one in others] == [Standing(3, 2)]
+    assert check_laws(ladder) == Standing(3, 2)
+
+
+def test_an_interrupted_rollback_that_is_asked_for_again_goes_back_by_one_champion(
+    ladder: Project,
+) -> None:
+    interrupt(ladder, "rollback")
+    entry = roll_back(ladder.registrar(), "cnn")
+    assert (entry.before, entry.after, entry.state) == (Standing(4, 3), Standing(3, 2), "done")
+    assert check_laws(ladder) == Standing(3, 2)
+    assert roll_back(ladder.registrar(), "cnn").after == Standing(2, 1)
 
 
 def restore(project: Project, start: Path) -> None:
@@ -406,14 +538,14 @@ def test_an_execution_that_evaluated_another_description_is_no_candidate(
 @pytest.mark.parametrize("run_id", ["nonsense", "0" * 32])
 def test_an_unknown_run_is_one_line(project: Project, run_id: str) -> None:
     with pytest.raises(StoreError, match=f"run {run_id}: does not exist"):
-        promote(project.desk(), "cnn", Request(run_id=run_id))
+        promote(project.registrar(), "cnn", Request(run_id=run_id), project.evaluate)
 
 
 def test_an_alias_moved_by_hand_is_told_and_the_log_is_kept(project: Project) -> None:
     promoted(project, "plain")
     promoted(project, "worse")
     project.client.set_registered_model_alias(NAME, "champion", "2")
-    found = read_status(project.desk(), "cnn").disagreement
+    found = read_status(project.registrar(), "cnn").disagreement
     assert found is not None
     assert "must be champion version 1, previous none" in found
     assert promoted(project, "better").champion == 2

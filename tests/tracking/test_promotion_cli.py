@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from diptych.cli import app, main
+from diptych.locks import try_lock
+from diptych.tracking.mlflow_tracker import JOURNALS_FOLDER
+from diptych.tracking.process import LOCK_FILE
 from diptych.tracking.promoting import Request, promote, read_status, roll_back
+from diptych.tracking.registrar import await_recording
 from diptych.tracking.store import DATABASE_FILE
 from tests.stages.conftest import PROCESSED
 from tests.tracking.promotions import POLICY, Copier, Project, add_execution, images_of
@@ -45,7 +50,10 @@ def test_the_commands_tell_verdicts_standing_and_history(project: Project) -> No
     out = run(1, "promote", "cnn")
     assert "diptych-cnn version 3 refused (champion until now: version 2)" in out
     assert "failed" in out
-    assert run(0, "rollback", "cnn") == "diptych-cnn@champion: version 2 -> 1\n"
+    assert (
+        run(0, "rollback", "cnn", "--expect-champion", "2")
+        == "diptych-cnn@champion: version 2 -> 1\n"
+    )
     row = next(line for line in run(0, "status").splitlines() if "diptych-cnn" in line)
     assert row.split()[:4] == ["diptych-cnn", "1", "–", "3"]
     assert row.split()[-1] == "agrees"
@@ -81,12 +89,16 @@ def test_a_server_is_served_like_a_file(recorded: Project, server_uri: str, tmp_
         ).run_id
         for seed, images in enumerate((images_of(15, 90.0), images_of(3, 80.0)))
     ]
-    desk = server.desk()
+    registrar = server.registrar()
     for run_id in runs:
-        assert promote(desk, "pair", Request(run_id=run_id)).decision.is_promoted
-    assert not promote(desk, "pair", Request(run_id=runs[0])).decision.is_promoted
-    assert roll_back(desk, "pair").after.champion == 1
-    found = read_status(desk, "pair")
+        assert promote(
+            registrar, "pair", Request(run_id=run_id), server.evaluate
+        ).decision.is_promoted
+    assert not promote(
+        registrar, "pair", Request(run_id=runs[0]), server.evaluate
+    ).decision.is_promoted
+    assert roll_back(registrar, "pair").after.champion == 1
+    found = read_status(registrar, "pair")
     assert found.disagreement is None
     assert [entry.action for entry in found.state.log] == [
         "promoted",
@@ -129,6 +141,55 @@ def test_a_server_that_does_not_answer_is_one_line_after_less_than_15_s(project:
     assert "hunter2" not in line
 
 
+def test_only_promote_waits_for_runs_that_are_still_being_recorded(project: Project) -> None:
+    folder = project.root / JOURNALS_FOLDER / "execution"
+    folder.mkdir(parents=True)
+    notices: list[str] = []
+    waiting = "runs that have ended are being recorded: waiting up to 60 s"
+    with (folder / LOCK_FILE).open("ab") as lock:
+        assert try_lock(lock)  # as by a recorder whose execution is over
+        for words in (("status",), ("history", "cnn"), ("rollback", "cnn")):
+            started = time.monotonic()
+            done = CliRunner().invoke(app, words)
+            assert time.monotonic() - started < 30, words
+            assert "record" not in done.output
+        await_recording(project.root / "params.yaml", notices.append, timeout_seconds=0.7)
+        assert notices == [
+            waiting.replace("60", "1"),
+            "they are still being recorded after 1 s: going on without",
+        ]
+        recorder = threading.Timer(2.0, lock.close)
+        recorder.start()
+        run_id = project.executions["better"].run_id
+        done = CliRunner().invoke(app, ["promote", "cnn", "--run", run_id, "--dry-run"])
+        recorder.join()
+    assert done.exit_code == 0
+    assert done.stderr == f"{waiting}\n"
+    notices.clear()
+    await_recording(project.root / "params.yaml", notices.append)
+    assert notices == []
+
+
+BURST = """
+from diptych.cli import app, main
+
+@app.command()
+def burst() -> None:
+    [][0]
+
+main()
+"""
+
+
+def test_a_fault_of_ours_is_no_answer(tmp_path: Path) -> None:
+    """Exit code 1 is the gate's, for a refusal."""
+    command = [sys.executable, "-c", BURST, "burst"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Traceback (most recent call last)")
+    assert done.stderr.endswith("IndexError: list index out of range\n")
+
+
 def test_nothing_to_roll_back_to_is_one_line(project: Project) -> None:
     done = CliRunner().invoke(app, ["rollback", "cnn"])
     line = "diptych-cnn: must have a version @previous to roll back to (got none)"
@@ -141,6 +202,11 @@ def test_nothing_to_roll_back_to_is_one_line(project: Project) -> None:
         (("promote", "cnn", "--expect-champion", "first"), "a version's number or none"),
         (("promote", "cnn", "--params", "nowhere.yaml"), "must be a file (got nowhere.yaml)"),
         (("promote", "gan"), "'gan' is not one of"),
+        (("rollback", "cnn", "--expect-champion", "0"), "a version's number or none"),
+        (("rollback", "cnn", "--expect-champion", "7"), "must be version 7 (got none)"),
+        (("rollback", "cnn", "--processed", "data"), "No such option: --processed"),
+        (("status", "--processed", "data"), "No such option: --processed"),
+        (("history", "cnn", "--processed", "data"), "No such option: --processed"),
     ],
 )
 def test_bad_input_exits_with_2(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from diptych.execution import process_key
-from diptych.tracking import promotion_lock as module
-from diptych.tracking.promotion_lock import LockError, promotion_lock
+from diptych.tracking.liveness import process_tag
+from diptych.tracking.promotion_lock import STALE_SECONDS, LockError, acting_user, promotion_lock
 from diptych.tracking.store import DATABASE_FILE
 from diptych.tracking.tracker import now_ms
 
@@ -39,22 +39,33 @@ def tickets(client: Any) -> list[str]:
     return [model.name for model in client.search_registered_models()]
 
 
-def add_ticket(client: Any, pid: int | None = None, **tags: str) -> str:
-    """The ticket of another process, or of this one as if it were another; with tags changed."""
-    process = psutil.Process(pid)
+def add_ticket(client: Any, process: psutil.Process | None = None, tag: str | None = None) -> str:
+    """The ticket of another process, or of this one as if it were another; with its tag changed."""
+    process = process or psutil.Process()
     name = f"{NAME}.lock.0000000000000-{process.pid}"
-    own = {"holder": "ann@host", "pid": str(process.pid), "machine": module._machine()}
-    client.create_registered_model(name, {**own, "process": process_key(process), **tags})
+    tags = {"holder": "ann@host", "pid": str(process.pid), "process": tag or process_tag(process)}
+    client.create_registered_model(name, tags)
     return name
+
+
+@pytest.fixture
+def pass_seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets all clocks go on by some seconds."""
+
+    def let_pass(seconds: float) -> None:
+        later = now_ms() + round(1000 * seconds)
+        monkeypatch.setattr("diptych.tracking.promotion_lock.now_ms", lambda: later)
+
+    return let_pass
 
 
 def test_a_lock_is_there_while_it_is_held_and_gone_afterwards(
     client: Any, notices: list[str]
 ) -> None:
-    with promotion_lock(client, NAME, notices.append) as check:
+    with promotion_lock(client, NAME, notices.append) as raise_if_lost:
         (ticket,) = tickets(client)
         assert ticket.startswith(f"{NAME}.lock.")
-        check()
+        raise_if_lost()
     assert tickets(client) == []
     with pytest.raises(KeyError), promotion_lock(client, NAME, notices.append):
         raise KeyError
@@ -84,7 +95,7 @@ def test_another_models_lock_is_no_obstacle(client: Any, notices: list[str]) -> 
 
 def test_a_dead_processes_lock_is_taken_over_with_a_notice(client: Any, notices: list[str]) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        add_ticket(client, child.pid)
+        add_ticket(client, psutil.Process(child.pid))
         child.communicate()
     with promotion_lock(client, NAME, notices.append, patience_seconds=0.0):
         assert len(tickets(client)) == 1
@@ -94,22 +105,26 @@ def test_a_dead_processes_lock_is_taken_over_with_a_notice(client: Any, notices:
 
 
 def test_a_reused_process_number_is_no_living_holder(client: Any, notices: list[str]) -> None:
-    add_ticket(client, process="another start")
+    add_ticket(client, tag=f"{process_tag(psutil.Process()).rpartition('/')[0]}/another-start")
     with promotion_lock(client, NAME, notices.append, patience_seconds=0.0):
         assert len(notices) == 1
 
 
 @pytest.mark.parametrize(("seconds", "is_stale"), [(599, False), (601, True)])
-def test_another_machines_lock_is_stale_after_ten_minutes(
+@pytest.mark.parametrize("part", range(3))
+def test_a_lock_of_elsewhere_is_stale_after_ten_minutes(
     client: Any,
     notices: list[str],
-    monkeypatch: pytest.MonkeyPatch,
+    pass_seconds: Callable[[float], None],
+    part: int,
     seconds: int,
     is_stale: bool,
 ) -> None:
-    add_ticket(client, machine="elsewhere", process="there")
-    later = now_ms() + 1000 * seconds
-    monkeypatch.setattr("diptych.tracking.promotion_lock.now_ms", lambda: later)
+    """Elsewhere is another machine, boot, or container; a machine's name says nothing."""
+    parts = process_tag(psutil.Process()).split("/")
+    parts[part], parts[-1] = "elsewhere", "there"
+    add_ticket(client, tag="/".join(parts))
+    pass_seconds(seconds)
     refusal: AbstractContextManager[object]
     refusal = nullcontext() if is_stale else pytest.raises(LockError)
     with refusal, promotion_lock(client, NAME, notices.append, patience_seconds=0.0):
@@ -118,10 +133,39 @@ def test_another_machines_lock_is_stale_after_ten_minutes(
 
 
 def test_who_was_overtaken_learns_of_it(client: Any, notices: list[str]) -> None:
-    with promotion_lock(client, NAME, notices.append) as check:
+    with promotion_lock(client, NAME, notices.append) as raise_if_lost:
         client.delete_registered_model(*tickets(client))
-        with pytest.raises(LockError, match="got taken over"):
-            check()
+        with pytest.raises(LockError, match=r"\(got taken over by somebody else\)"):
+            raise_if_lost()
+
+
+def test_who_may_have_been_overtaken_stops_before_that(
+    client: Any, notices: list[str], pass_seconds: Callable[[float], None]
+) -> None:
+    """Others that may not delete the ticket leave it there when they go on."""
+    with promotion_lock(client, NAME, notices.append) as raise_if_lost:
+        pass_seconds(STALE_SECONDS / 2)
+        raise_if_lost()
+        pass_seconds(STALE_SECONDS)
+        with pytest.raises(LockError, match=r"\(got held for 60\d s; others go on after 600 s"):
+            raise_if_lost()
+
+
+@pytest.mark.parametrize("place", ["variable", "file", "damaged file"])
+def test_who_acts_is_who_logs_in(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    local = acting_user()
+    assert local.count("@") == 1
+    file = tmp_path / ".mlflow" / "credentials"
+    file.parent.mkdir()
+    if place == "variable":
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    else:
+        heading = "[mlflow]\n" if place == "file" else ""
+        file.write_text(f"{heading}mlflow_tracking_username = ann\n")
+    assert acting_user() == (local if place == "damaged file" else f"ann ({local})")
 
 
 def test_never_two_hold_it(client: Any, notices: list[str]) -> None:

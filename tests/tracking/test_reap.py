@@ -14,12 +14,11 @@ from diptych.execution import process_key
 from diptych.tracking import liveness
 from diptych.tracking.events import RunStarted
 from diptych.tracking.journal import Journal
-from diptych.tracking.links import JOURNAL_TAG
 from diptych.tracking.liveness import PROCESS_TAG, Census, process_tag
 from diptych.tracking.mlflow_tracker import JOURNALS_FOLDER
 from diptych.tracking.reap import find_stale_runs, reap
-from diptych.tracking.recorder import EXECUTION_TAG
 from diptych.tracking.store import find_store
+from diptych.tracking.tags import EXECUTION_TAG, JOURNAL_TAG
 from tests.faults.commands import end_of_diptych
 
 Running = Callable[..., str]

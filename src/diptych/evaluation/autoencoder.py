@@ -93,6 +93,7 @@ def evaluate_autoencoder(
             "active_units": active_units(means),
             "num_latents": model.num_latents,
             "num_images": len(images),
+            "binarization_seed": params.seed,
             "likelihood": model.likelihood,
             "binarization": model.binarization,
         },

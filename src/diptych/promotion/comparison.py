@@ -1,5 +1,6 @@
 """A candidate beside the champion, on the same test images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,15 @@ from jaxtyping import Bool
 from diptych.promotion.decision import Check, check
 from diptych.promotion.params import PromotionParams
 from diptych.promotion.record import Family, ModelRecord
-from diptych.promotion.soundness import PARTS, SLACK, column, figure_problems, table_problems
+from diptych.promotion.soundness import (
+    PARTS,
+    SLACK,
+    column,
+    demanded_figures,
+    figure_problems,
+    is_within,
+    table_problems,
+)
 from diptych.promotion.statistics import (
     bootstrap_p_value,
     bootstrapped_means,
@@ -18,8 +27,14 @@ from diptych.promotion.statistics import (
     not_less_accurate_p_value,
 )
 
-PROTOCOL = "vae.nll_num_importance_samples"
-"""The likelihood's estimate depends on it, so two models' must be equal."""
+PROTOCOL: Mapping[str, str] = {
+    "vae.nll_num_importance_samples": "importance samples",
+    "vae.binarization_seed": "binarisation seed",
+}
+"""What an autoencoder's likelihood depends on beside the model and the images, by its figure's key.
+
+The seed draws the binary pixels: only of the same ones are two likelihoods a pair.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +68,65 @@ def comparison_checks(
     """
     if champion is None:
         return [Check("champion", "to be compared with", "there is none", "not applicable")]
-    entry = [
+    return [
+        *_entry_checks(candidate, champion),
+        _champion_check(champion, policy),
+        *_outcome_checks(candidate, champion, policy),
+    ]
+
+
+def _entry_checks(candidate: ModelRecord, champion: ModelRecord) -> list[Check]:
+    return [
         _another_check(candidate, champion),
         _same_check("training data", candidate.dataset_sha256, champion.dataset_sha256),
         _same_check("test set", candidate.test_sha256, champion.test_sha256),
-        _champion_check(champion, policy),
     ]
-    return [*entry, *_outcome_checks(candidate, champion, policy)]
+
+
+def protocol_of(record: ModelRecord) -> dict[str, float]:
+    """Return how a model was evaluated: the figures of `PROTOCOL` that it has, and in range."""
+    demanded = demanded_figures(record)
+    return {
+        key: record.figures[key]
+        for key in PROTOCOL
+        if key in demanded and key in record.figures
+        if is_within(record.figures[key], demanded[key])
+    }
+
+
+def needs_evaluation(
+    champion: ModelRecord, candidate: ModelRecord, policy: PromotionParams
+) -> bool:
+    """Tell whether a champion has to be evaluated anew to be compared with a candidate.
+
+    It has to when its stored results are not sound by today's demands, or were got otherwise than
+    the candidate's. For a candidate that is refused in any case, by its own results or as one of
+    other data, nothing has to be done.
+
+    Args:
+        candidate: The model that wants to be the champion.
+        champion: The one that is, of the same family, with its stored results.
+        policy: Which secondary figure both need.
+    """
+    entry = _entry_checks(candidate, champion)
+    if _result_problems(candidate, policy) or any(one.status == "failed" for one in entry):
+        return False
+    return bool(_result_problems(champion, policy)) or (
+        protocol_of(champion) != protocol_of(candidate)
+    )
+
+
+def _result_problems(record: ModelRecord, policy: PromotionParams) -> list[str]:
+    return [*figure_problems(record, policy.secondary_figure), *table_problems(record)]
 
 
 def _another_check(candidate: ModelRecord, champion: ModelRecord) -> Check:
-    expected, found = (
-        f"{one.weights_sha256[:12]} as described by {one.description_sha256[:12]}"
-        for one in (champion, candidate)
+    ours, theirs = ((one.weights_sha256, one.description_sha256) for one in (candidate, champion))
+    found, expected = (
+        f"{weights[:12]} as described by {description[:12]}"
+        for weights, description in (ours, theirs)
     )
-    is_another = found != expected
+    is_another = ours != theirs
     found += "" if is_another else ", already champion"
     return check("another model", f"not {expected}", found, is_another)
 
@@ -81,7 +140,7 @@ def _same_check(what: str, candidate: str, champion: str) -> Check:
 
 
 def _champion_check(champion: ModelRecord, policy: PromotionParams) -> Check:
-    problems = [*figure_problems(champion, policy.secondary_figure), *table_problems(champion)]
+    problems = _result_problems(champion, policy)
     found = "; ".join(problems) or "sound"
     return check("the champion's results", "sound", found, not problems)
 
@@ -114,9 +173,13 @@ def _outcome_checks(
 def _protocol_checks(candidate: ModelRecord, champion: ModelRecord) -> list[Check]:
     if "vae" not in PARTS[candidate.family]:
         return []
-    ours, theirs = (record.figures.get(PROTOCOL) for record in (candidate, champion))
-    expected, found = ("none" if one is None else f"{one:g}" for one in (theirs, ours))
-    return [check("same importance samples", expected, found, ours == theirs)]
+    checks = []
+    for key, what in PROTOCOL.items():
+        ours, theirs = (record.figures.get(key) for record in (candidate, champion))
+        expected, found = ("none" if one is None else f"{one:.15g}" for one in (theirs, ours))
+        is_same = ours is not None and ours == theirs
+        checks.append(check(f"same {what}", expected, found, is_same))
+    return checks
 
 
 def _class_checks(

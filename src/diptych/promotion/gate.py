@@ -9,9 +9,10 @@ from diptych.promotion.params import PromotionParams
 from diptych.promotion.record import Family, ModelRecord
 from diptych.promotion.soundness import (
     DECLINED,
-    FIGURES,
     NOVELTY,
     PARTS,
+    ROTATED,
+    demanded_figures,
     figure_problems,
     table_problems,
 )
@@ -117,8 +118,8 @@ def _floors(
         yield "vae.active_units", ">=", float(policy.min_vae_active_units)
     else:
         yield "pair.abstention_share", "<=", policy.max_pair_abstention_share
-        for key in sorted(FIGURES["pair"].keys() | candidate.figures.keys()):
-            is_rotated = key.endswith(".rotated")
+        for key in sorted(demanded_figures(candidate).keys() | candidate.figures.keys()):
+            is_rotated = key.endswith(f".{ROTATED}")
             if key.startswith(NOVELTY):
                 auroc = (
                     policy.min_pair_rotated_auroc if is_rotated else policy.min_pair_novelty_auroc

@@ -23,6 +23,7 @@ class ModelRecord:
         stored_weights_sha256: Of the bytes that the store hands out.
         description_sha256: Of what model.json says beside the weights; what its tag says.
         stored_description_sha256: Of the files that the store hands out.
+        image_shape: Channels, height and width of its images; None if nobody knows.
         dataset_sha256: Of the data set that it was trained on.
         test_sha256: Of the test set that the figures are on.
         is_dirty: Whether the code had changes that were not committed; None if nobody knows.
@@ -40,6 +41,7 @@ class ModelRecord:
     stored_weights_sha256: str
     description_sha256: str
     stored_description_sha256: str
+    image_shape: tuple[int, int, int] | None
     dataset_sha256: str
     test_sha256: str
     is_dirty: bool | None

@@ -15,6 +15,7 @@ SHARE: Range = (0.0, 1.0)
 NATS: Range = (0.0, 1e6)  # per image; pixels that are independent fair coins cost 0.69 each
 ESTIMATED_NATS: Range = (-1e6, 1e6)  # of one image: the estimate from samples may be below 0
 COUNT: Range = (1.0, 1e15)
+SEED: Range = (0.0, 1e15)  # a larger one a float cannot tell from its neighbours
 FINITE: Range = (-1e300, 1e300)  # stores keep inf as 1.797e308
 SLACK = 1e-6
 """Rounding: of sums over images, and of what stores keep of numbers."""
@@ -32,6 +33,9 @@ NOVELTY = "pair.novelty_auroc."
 DECLINED = "pair.novel_abstention_share."
 """Begins the key of the share of one kind of novel images that a pair does not answer."""
 
+ROTATED = "rotated"
+"""The kind of novel images that only a set of square images has."""
+
 FIGURES: Mapping[Family, Mapping[str, Range]] = {
     "cnn": {
         "cnn.accuracy": SHARE,
@@ -46,17 +50,19 @@ FIGURES: Mapping[Family, Mapping[str, Range]] = {
         "vae.distortion_nats": NATS,
         "vae.active_units": (0.0, 1e6),
         "vae.num_images": COUNT,
+        "vae.nll_num_importance_samples": (1.0, 1e6),
+        "vae.binarization_seed": SEED,
     },
     "pair": {
         "pair.abstention_share": SHARE,
         f"{NOVELTY}noise": SHARE,
         f"{NOVELTY}inverted": SHARE,
-        f"{NOVELTY}rotated": SHARE,
+        f"{NOVELTY}{ROTATED}": SHARE,
         f"{DECLINED}noise": SHARE,
         f"{DECLINED}inverted": SHARE,
     },
 }
-"""Figures that a model must have."""
+"""Figures that a model must have; see `demanded_figures`."""
 
 COLUMNS: Mapping[Family, Mapping[str, Range]] = {
     "cnn": {
@@ -92,6 +98,19 @@ def is_within(value: float, limits: Range) -> bool:
     return low - SLACK <= value <= high + SLACK
 
 
+def demanded_figures(record: ModelRecord) -> dict[str, Range]:
+    """Return the figures that a model must have, each with its range.
+
+    Images that are not square have none about rotated ones.
+    """
+    demanded: dict[str, Range] = {}
+    for part in PARTS[record.family]:
+        demanded |= FIGURES[part]
+    if record.image_shape is not None and record.image_shape[1] != record.image_shape[2]:
+        demanded.pop(f"{NOVELTY}{ROTATED}", None)
+    return demanded
+
+
 def figure_problems(record: ModelRecord, secondary_figure: str) -> list[str]:
     """Return what is wrong with a model's figures: missing, not finite, out of range.
 
@@ -99,9 +118,7 @@ def figure_problems(record: ModelRecord, secondary_figure: str) -> list[str]:
         record: The model.
         secondary_figure: Demanded beside those of its family.
     """
-    demanded = {secondary_figure: FINITE, "num_parameters": COUNT}
-    for part in PARTS[record.family]:
-        demanded |= FIGURES[part]
+    demanded = {secondary_figure: FINITE, "num_parameters": COUNT, **demanded_figures(record)}
     found = {key: value for key, value in record.figures.items() if _is_of(record.family, key)}
     return [
         *(f"{key} is missing" for key in demanded if key not in found),

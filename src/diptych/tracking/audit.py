@@ -43,15 +43,16 @@ class AuditEntry:
 
     Attributes:
         number: Of the entry, from 1.
-        state: Undone: interrupted, and then overtaken by somebody's moving the alias by hand.
+        state: Undone: the server did not let it be done, or it was interrupted and then overtaken
+            by somebody's moving an alias or deleting a version by hand.
         action: What was decided.
         version: The version that it was about.
         before: The aliases when it was decided.
         after: The aliases when it is done; of a refusal those before it.
-        who: User and host.
+        who: User and host, and the login if there is one.
         when: UTC, as 2026-01-31T23:59:59Z.
         run_id: The run that made the version's model.
-        why: Reasons, one line each.
+        why: Reasons, one line each, as `cut_reasons` returns them.
         figures: On the test set; text stands for what is not finite.
     """
 
@@ -69,7 +70,7 @@ class AuditEntry:
 
 
 def entry_text(entry: AuditEntry) -> str:
-    """Write an entry as compact JSON of at most MAX_TEXT characters; what is too long is cut."""
+    """Write an entry as compact JSON of at most MAX_TEXT characters."""
     fields = as_json(entry)
     del fields["number"]  # it is the key
     return json.dumps(fields, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
@@ -94,21 +95,24 @@ def as_json(entry: AuditEntry) -> dict[str, Any]:
     """Return an entry as JSON values."""
     return {
         **asdict(entry),
-        "why": shortened(entry.why),
+        "why": list(entry.why),
         "figures": {
             key: _storable(value) for key, value in list(entry.figures.items())[:_MAX_FIGURES]
         },
     }
 
 
-def shortened(reasons: Sequence[str]) -> list[str]:
-    """Return reasons that fit into an entry: the first ones, each cut to a line's length."""
+def cut_reasons(reasons: Sequence[str]) -> tuple[str, ...]:
+    """Return reasons that fit into an entry: the first ones, each cut to a line's length.
+
+    Not to be repeated: the line that counts the others would count as a reason.
+    """
     kept = [
         one if len(one) <= _MAX_REASON else one[: _MAX_REASON - 1] + "…"
         for one in reasons[:_MAX_REASONS]
     ]
     more = len(reasons) - len(kept)
-    return [*kept, f"and {more} more"] if more else kept
+    return (*kept, f"and {more} more") if more else tuple(kept)
 
 
 def champions(log: Sequence[AuditEntry]) -> list[int]:

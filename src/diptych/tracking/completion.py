@@ -18,15 +18,7 @@ from diptych.params import read_yaml
 from diptych.tracking.dvc_cache import DvcCache, dvc_md5
 from diptych.tracking.events import ParentRun, RunEnded, RunReused, RunStarted
 from diptych.tracking.journal import Journal
-from diptych.tracking.links import (
-    FINGERPRINT_TAG,
-    LOGGED_AGAIN_TAG,
-    REUSED_TAG,
-    STAGE_TAG,
-    find_maker,
-    link_tags,
-    logged_again_tags,
-)
+from diptych.tracking.links import find_maker, link_tags, logged_again_tags
 from diptych.tracking.outputs import (
     HEADLINE_STAGES,
     PICTURE_OPTIONS,
@@ -39,6 +31,13 @@ from diptych.tracking.pipeline import LOCK_FILE, PARAMS_FILE, FinishedStage, fin
 from diptych.tracking.provenance import sha256_of_values
 from diptych.tracking.secrets import redacted
 from diptych.tracking.store import Store
+from diptych.tracking.tags import (
+    FINGERPRINT_TAG,
+    LOGGED_AGAIN_TAG,
+    PARENT_TAG,
+    REUSED_TAG,
+    STAGE_TAG,
+)
 from diptych.tracking.tracker import EventTracker, now_ms
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def _experiments(client: "MlflowClient", execution: Execution) -> list[str]:
 
 
 def _runs_under(client: "MlflowClient", experiment_id: str, parent_run_id: str) -> "list[Run]":
-    condition = f"tags.`mlflow.parentRunId` = '{parent_run_id}'"
+    condition = f"tags.`{PARENT_TAG}` = '{parent_run_id}'"
     return list(client.search_runs([experiment_id], condition))
 
 

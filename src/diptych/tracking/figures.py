@@ -50,7 +50,7 @@ def _displayable(images: Tensor) -> Tensor:
     return images if images.shape[2] in (1, 3) else images[:, :, :1]
 
 
-def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
+def numeric_figures(figures: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of nested figures under dotted keys; lists and text are left out."""
     return {
         key: float(value)

@@ -1,32 +1,36 @@
-"""Where a registered model comes from, and what makes it again."""
+"""Where a registered model comes from, as the store says."""
 
 import re
-import shlex
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 from diptych.errors import UserError
-from diptych.machine import num_cores
-from diptych.model_files import MODEL_FILE
 from diptych.params import dotted, load_params, read_yaml
-from diptych.presets import CUSTOM, DEFAULT, Change
 from diptych.promotion.params import PromotionParams
 from diptych.promotion.record import Family
 from diptych.tracking.client import StoreError, connect, failures_in_one_line, is_missing
 from diptych.tracking.dataset_inputs import DATASET_TAG
-from diptych.tracking.pipeline import PARAMS_FILE, PIPELINE_FILE, read_stages
-from diptych.tracking.provenance import compute_tags
+from diptych.tracking.pipeline import PARAMS_FILE
+from diptych.tracking.registry import CHAMPION
 from diptych.tracking.store import Store
+from diptych.tracking.tags import (
+    CODE_DIFF_TAG,
+    COMMIT_TAG,
+    DIRTY_TAG,
+    PARENT_TAG,
+    PRESET_TAG,
+    STAGE_TAG,
+)
 
-_MODEL = re.compile(r"(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>[0-9]+))?")
-_CHAMPION = "champion"
-_MASK = "***"
-_MACHINE = {
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+MACHINE_TAGS = {
     "CPU": "diptych.cpu",
     "GPU": "diptych.gpu",
     "device": "diptych.device",
@@ -36,6 +40,9 @@ _MACHINE = {
     "Python": "diptych.python",
     "torch": "diptych.version.torch",
 }
+"""Tags of a run that say what computed it, by what people call it."""
+
+_MODEL = re.compile(r"(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<version>[0-9]+))?")
 
 
 class LineageError(UserError):
@@ -114,140 +121,10 @@ def find_lineage(store: Store, model: str, params_path: Path) -> Lineage:
     client = connect(store)
     with failures_in_one_line(store):
         registered = _registered_model(client, name)
-        number = parts["version"] or _version_of(registered, parts["alias"] or _CHAMPION)
+        number = parts["version"] or _version_of(registered, parts["alias"] or CHAMPION)
         version = _model_version(client, name, number)
         aliases = tuple(alias for alias, one in registered.aliases.items() if str(one) == number)
         return _lineage_of(client, version, aliases)
-
-
-def changed_params(lineage: Lineage, workspace: Path) -> list[Change] | None:
-    """Return the parameters in which a model differs from its preset, or else from the default.
-
-    Args:
-        lineage: The model's.
-        workspace: A checkout of the project; the preset is taken as its commit had it.
-
-    Returns:
-        Those with another value, the preset's as the old one; None when git does not have the
-        commit, or the parameters are not recorded.
-    """
-    if lineage.commit is None or lineage.params_text is None:
-        return None
-    preset = _compared_preset(lineage)
-    expected: dict[str, Any] = {}
-    for file in (PARAMS_FILE, f"presets/{DEFAULT}.yaml", f"presets/{preset}.yaml"):
-        content = _at_commit(workspace, lineage.commit, file)
-        if content is None:
-            return None
-        expected |= dotted(content)
-    return [
-        Change(key, expected.get(key), value)
-        for key, value in lineage.params.items()
-        if key not in expected or expected[key] != value
-    ]
-
-
-def reproducing_commands(lineage: Lineage, workspace: Path) -> list[str]:
-    """Return the commands that make a model again, to be run in a checkout of the project.
-
-    Args:
-        lineage: The model's.
-        workspace: The checkout.
-
-    Returns:
-        None of them when commit or parameters are not recorded. The last ones succeed if the
-        model is the same.
-
-    Raises:
-        ParamsError: when the checkout's dvc.yaml cannot be read.
-    """
-    if lineage.commit is None or lineage.params_text is None:
-        return []
-    outs = [
-        out
-        for stage in read_stages(workspace / PIPELINE_FILE)
-        if stage.name == lineage.stage
-        for out in stage.outs
-        if PurePosixPath(out).name == lineage.family
-    ]
-    digests = lineage.description_sha256, lineage.weights_sha256
-    folder = shlex.quote(f"../{lineage.model}-{lineage.version}")
-    model = shlex.quote(f"{lineage.model}/{lineage.version}")
-    return [
-        f"git worktree add --detach {folder} {lineage.commit}",
-        f"diptych lineage {model} --params > {folder}/{PARAMS_FILE}",
-        f"cd {folder}",
-        "make setup",
-        "source .venv/bin/activate",
-        f"dvc repro {lineage.stage}",
-        *(f"grep {digest} {out}/{MODEL_FILE}" for out in outs for digest in digests if digest),
-    ]
-
-
-def caveats(lineage: Lineage) -> list[str]:
-    """Return what stands in the way of making a model again, a line each."""
-    params, found = lineage.params, []
-    if lineage.commit is None:
-        found.append("no git commit was recorded: there is nothing to check out")
-    elif lineage.is_dirty:
-        changes = f" (sha256 of the changes: {lineage.code_diff_sha256})"
-        found.append(
-            "the code had changes that are not in the commit"
-            f"{changes if lineage.code_diff_sha256 else ''}: "
-            "the commit alone does not reproduce it"
-        )
-    if lineage.params_text is None:
-        found.append(f"run {lineage.run_id} keeps no {PARAMS_FILE}")
-    masked = [key for key, value in params.items() if _MASK in str(value)]
-    if masked:
-        found.append(f"credentials in {', '.join(masked)} were not kept: put them back for {_MASK}")
-    return found + _compute_caveats(params, lineage.machine)
-
-
-def lineage_as_json(lineage: Lineage, workspace: Path) -> dict[str, Any]:
-    """Return all there is to say about a model's origin as JSON values."""
-    fields = asdict(lineage)
-    del fields["params_text"]
-    return {
-        **fields,
-        "aliases": list(lineage.aliases),
-        "machine": dict(lineage.machine),
-        "params": lineage.params,
-        "commands": reproducing_commands(lineage, workspace),
-        "caveats": caveats(lineage),
-    }
-
-
-def lineage_lines(lineage: Lineage, workspace: Path) -> list[str]:
-    """Return all there is to say about a model's origin, for people.
-
-    Args:
-        lineage: The model's.
-        workspace: A checkout of the project, from which its commands start.
-    """
-    aliases = f" ({', '.join(lineage.aliases)})" if lineage.aliases else ""
-    state = {None: "", True: ", with changes", False: ", clean"}[lineage.is_dirty]
-    execution = f" of {lineage.execution_run_id}" if lineage.execution_run_id else ""
-    facts = {
-        "model": f"{lineage.model}, version {lineage.version}{aliases}",
-        "weights": lineage.weights_sha256,
-        "description": lineage.description_sha256,
-        "data": lineage.dataset_sha256,
-        "commit": lineage.commit and f"{lineage.commit}{state}",
-        "experiment": lineage.experiment,
-        "run": f"{lineage.run_id} ({lineage.stage}){execution}",
-        "machine": ", ".join(f"{name} {value}" for name, value in lineage.machine.items()),
-        "preset": lineage.preset,
-    }
-    lines = [f"{name:<11} {value}" for name, value in facts.items() if value]
-    changes = changed_params(lineage, workspace) or []
-    preset = _compared_preset(lineage)
-    lines += [f"{'params':<11} {one.key}: {one.new} ({preset}: {one.old})" for one in changes]
-    lines += [f"{'caveat':<11} {one}" for one in caveats(lineage)]
-    if commands := reproducing_commands(lineage, workspace):
-        lines += ["", "To make it again (the last commands fail unless the model is the same):"]
-        lines += [f"  {command}" for command in commands]
-    return lines
 
 
 def params_of(lineage: Lineage) -> str:
@@ -261,31 +138,7 @@ def params_of(lineage: Lineage) -> str:
     return lineage.params_text
 
 
-def _compared_preset(lineage: Lineage) -> str:
-    return DEFAULT if lineage.preset in (None, CUSTOM) else str(lineage.preset)
-
-
-def _compute_caveats(params: Mapping[str, Any], machine: Mapping[str, str]) -> list[str]:
-    """Tell where `auto` stood for something else than it does here."""
-    names = {"device": "device", "precision": "precision", "num_threads": "threads"}
-    there = {
-        key: machine[name]
-        for key, name in names.items()
-        if params.get(f"compute.{key}") == "auto" and name in machine
-    }
-    here = {"num_threads": str(num_cores())}
-    if there.keys() - here.keys():  # torch knows, and takes seconds to import
-        tags = compute_tags({**params, "compute.num_threads": "auto"})  # whatever there is
-        here |= {key: tags[_MACHINE[key]] for key in there if _MACHINE.get(key) in tags}
-    return [
-        f"compute.{key}: auto stood for {value} there and is {here[key]} here: "
-        "the last bits will differ"
-        for key, value in there.items()
-        if here.get(key, value) != value
-    ]
-
-
-def _registered_model(client: Any, name: str) -> Any:
+def _registered_model(client: "MlflowClient", name: str) -> "RegisteredModel":
     from mlflow.exceptions import MlflowException
 
     try:
@@ -297,14 +150,14 @@ def _registered_model(client: Any, name: str) -> Any:
         raise StoreError(f"{name}: a registered model must be one of: {_listed(known)}") from None
 
 
-def _version_of(registered: Any, alias: str) -> str:
+def _version_of(registered: "RegisteredModel", alias: str) -> str:
     if alias not in registered.aliases:
         known = _listed(sorted(registered.aliases))
         raise StoreError(f"{registered.name}@{alias}: the alias must be one of: {known}")
     return str(registered.aliases[alias])
 
 
-def _model_version(client: Any, name: str, number: str) -> Any:
+def _model_version(client: "MlflowClient", name: str, number: str) -> "ModelVersion":
     from mlflow.exceptions import MlflowException
 
     try:
@@ -317,34 +170,34 @@ def _model_version(client: Any, name: str, number: str) -> Any:
         raise StoreError(f"{name}/{number}: the version must be one of: {known}") from None
 
 
-def _lineage_of(client: Any, version: Any, aliases: Sequence[str]) -> Lineage:
+def _lineage_of(client: "MlflowClient", version: "ModelVersion", aliases: Sequence[str]) -> Lineage:
     where = f"{version.name}/{version.version}"
     model = _logged_model(client, where, version)
-    run = _run_of(client, where, version.run_id or model.source_run_id)
+    run = _run_of(client, where, str(version.run_id or model.source_run_id))
     tags = run.data.tags
-    dirty = tags.get("diptych.git_dirty")
+    dirty = tags.get(DIRTY_TAG)
     return Lineage(
         model=version.name,
         version=int(version.version),
         aliases=tuple(sorted(aliases)),
         family=model.name,
-        stage=tags.get("diptych.stage", ""),
+        stage=tags.get(STAGE_TAG, ""),
         run_id=run.info.run_id,
-        execution_run_id=tags.get("mlflow.parentRunId"),
+        execution_run_id=tags.get(PARENT_TAG),
         experiment=tags.get("dvc.experiment"),
-        commit=tags.get("mlflow.source.git.commit"),
+        commit=tags.get(COMMIT_TAG),
         is_dirty=None if dirty is None else dirty == "true",
-        code_diff_sha256=tags.get("diptych.code_diff_sha256"),
-        preset=tags.get("diptych.preset"),
+        code_diff_sha256=tags.get(CODE_DIFF_TAG),
+        preset=tags.get(PRESET_TAG),
         params_text=_params_text(client, run.info.run_id),
         dataset_sha256=tags.get(DATASET_TAG),
         weights_sha256=model.tags.get("weights_sha256", ""),
         description_sha256=model.tags.get("description_sha256", ""),
-        machine={name: tags[tag] for name, tag in _MACHINE.items() if tag in tags},
+        machine={name: tags[tag] for name, tag in MACHINE_TAGS.items() if tag in tags},
     )
 
 
-def _logged_model(client: Any, where: str, version: Any) -> Any:
+def _logged_model(client: "MlflowClient", where: str, version: "ModelVersion") -> "LoggedModel":
     from mlflow.exceptions import MlflowException
 
     model_id = version.model_id or str(version.source).removeprefix("models:/")
@@ -356,7 +209,7 @@ def _logged_model(client: Any, where: str, version: Any) -> Any:
         raise StoreError(f"{where}: its logged model {model_id} does not exist") from None
 
 
-def _run_of(client: Any, where: str, run_id: str) -> Any:
+def _run_of(client: "MlflowClient", where: str, run_id: str) -> "Run":
     from mlflow.exceptions import MlflowException
 
     try:
@@ -367,7 +220,7 @@ def _run_of(client: Any, where: str, run_id: str) -> Any:
         raise StoreError(f"{where}: its run {run_id} does not exist") from None
 
 
-def _params_text(client: Any, run_id: str) -> str | None:
+def _params_text(client: "MlflowClient", run_id: str) -> str | None:
     if PARAMS_FILE not in [file.path for file in client.list_artifacts(run_id)]:
         return None
     with tempfile.TemporaryDirectory(prefix="diptych-") as folder:
@@ -380,15 +233,6 @@ def _parsed(text: str) -> dict[str, Any]:
         path = Path(folder, PARAMS_FILE)
         path.write_text(text, encoding="utf-8")
         return read_yaml(path)
-
-
-def _at_commit(workspace: Path, commit: str, file: str) -> dict[str, Any] | None:
-    """Return a YAML file as a commit has it; None when git does not have it."""
-    command = ["git", "-C", str(workspace), "show", f"{commit}:./{file}"]
-    with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-        return _parsed(done.stdout)
-    return None
 
 
 def _listed(names: Sequence[object]) -> str:

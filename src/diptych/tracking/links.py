@@ -6,17 +6,22 @@ A link repeats what tables compare (params and last figures) and refers to all e
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from diptych.tracking.tags import (
+    CODE_DIFF_TAG,
+    COMMIT_TAG,
+    DIRTY_TAG,
+    FINGERPRINT_TAG,
+    JOURNAL_TAG,
+    LOGGED_AGAIN_TAG,
+    PARENT_TAG,
+    PRESET_TAG,
+    REUSED_TAG,
+    USER_TAG,
+)
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModelOutput, Run
-
-STAGE_TAG = "diptych.stage"
-FINGERPRINT_TAG = "diptych.fingerprint"
-REUSED_TAG = "diptych.reused_run_id"
-LOGGED_AGAIN_TAG = "diptych.logged_again"
-JOURNAL_TAG = "diptych.journal"
-
-_DIRTY_TAG = "diptych.git_dirty"
 
 # What is said of one run alone, or tells MLflow which artifacts it has.
 _OWN_TAGS = frozenset(
@@ -26,17 +31,17 @@ _OWN_TAGS = frozenset(
         "mlflow.loggedArtifacts",
         "mlflow.loggedImages",
         "mlflow.note.content",
-        "mlflow.parentRunId",
+        PARENT_TAG,
         "mlflow.runName",
     }
 )
 # Which execution a run is part of, and who started it: said by the execution's own runs.
-_EXECUTION_TAGS = ("diptych.preset", "dvc.baseline", "dvc.experiment", "mlflow.user")
+_EXECUTION_TAGS = (PRESET_TAG, "dvc.baseline", "dvc.experiment", USER_TAG)
 # The code that the execution has.
 _CODE_TAGS = (
-    "diptych.code_diff_sha256",
-    _DIRTY_TAG,
-    "mlflow.source.git.commit",
+    CODE_DIFF_TAG,
+    DIRTY_TAG,
+    COMMIT_TAG,
     "mlflow.source.type",
 )
 
@@ -59,7 +64,7 @@ def find_maker(
         " AND attributes.status = 'FINISHED'"
     )
     oldest = ["attributes.start_time ASC"]
-    for preference in (f" AND tags.`{_DIRTY_TAG}` = 'false'", ""):
+    for preference in (f" AND tags.`{DIRTY_TAG}` = 'false'", ""):
         for experiment_id in experiment_ids:
             found = client.search_runs(
                 [experiment_id], condition + preference, max_results=1, order_by=oldest

@@ -14,13 +14,17 @@ from diptych.model_files import (
     CheckpointError,
     load_model_description,
 )
+from diptych.promotion.comparison import needs_evaluation, protocol_of
+from diptych.promotion.params import PromotionParams
 from diptych.promotion.record import Family, ModelRecord
 from diptych.tracking.client import StoreError
-from diptych.tracking.figures import numbers
+from diptych.tracking.figures import numeric_figures
 from diptych.tracking.origins import Origin
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 FIGURES_FILE = "evaluation/evaluate.json"
 PER_IMAGE_FILE = "evaluation/per_image.parquet"
@@ -41,45 +45,82 @@ class Evaluation:
     test_sha256: str
 
 
-Evaluator = Callable[[Family, Path], Evaluation]
-"""Evaluates the model in a folder on the test set that is at hand."""
+Evaluator = Callable[[Family, Path, Mapping[str, float]], Evaluation]
+"""Evaluates the model in a folder on the test set that is at hand; where the last argument has one
+of the keys of `diptych.promotion.comparison.PROTOCOL`, by that value."""
 
 
-def read_record(
-    client: Any, family: Family, origin: Origin, version: int | None, evaluate: Evaluator | None
-) -> ModelRecord:
-    """Read all that the gate has to know about a model.
+def read_record(client: "MlflowClient", family: Family, origin: Origin) -> ModelRecord:
+    """Read all that the gate has to know about a candidate.
 
     Args:
-        client: An MlflowClient.
+        client: Of the store.
         family: The model's.
         origin: Where it comes from.
-        version: Its number in the registry, if it has one.
-        evaluate: Called when its per-image results are not stored; None to go without.
 
     Raises:
-        StoreError: when its figures are not stored and it is not to be evaluated.
-        FileError: when figures, or the weights of a model to be evaluated, are damaged.
+        StoreError: when its figures are not stored.
+        FileError: when they are damaged.
     """
     with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
+        evaluation = _stored_evaluation(client, origin, Path(temporary))
+        if evaluation is None:
+            run_id = origin.evaluation_run_id
+            raise StoreError(f"run {run_id}: must have the artifact {FIGURES_FILE} (got none)")
         folder = download_model(client, origin.model, Path(temporary, "model"))
-        stored = digests_in(folder, family)
-        tagged = digests_of(origin.model.tags)
-        is_sound = folder is not None and tagged.are_known and stored == tagged
-        evaluation = _stored_evaluation(client, origin, Path(temporary), is_demanded=not evaluate)
-        if evaluate and (evaluation is None or evaluation.per_image is None):
-            if folder is None or not is_sound:
-                raise StoreError(
-                    f"model {origin.model.model_id}: to be evaluated its files must have "
-                    f"{tagged.shown()} (got {stored.shown()})"
-                )
-            evaluation = evaluate(family, folder)
-        assert evaluation is not None, "it was read, evaluated or raised about"  # noqa: S101
-        sizes = _sizes_of(folder, family) if folder and is_sound else {}
-        dataset_sha256 = _dataset_sha256(folder) if folder else ""
+        return _record_of(family, origin, folder, evaluation)
+
+
+def read_champion(
+    client: "MlflowClient",
+    origin: Origin,
+    candidate: ModelRecord,
+    policy: PromotionParams,
+    evaluate: Evaluator,
+) -> ModelRecord:
+    """Read all that the gate has to know about the champion that a candidate is compared with.
+
+    Args:
+        client: Of the store.
+        origin: Where the champion comes from.
+        candidate: Of the champion's family.
+        policy: What the gate demands.
+        evaluate: Called when the champion's results are not stored, or cannot be compared with the
+            candidate's.
+
+    Raises:
+        StoreError: when it has to be evaluated and its files are not those that were tagged.
+        FileError: when its stored figures are damaged.
+        UserError: when it cannot be evaluated.
+    """
+    family = candidate.family
+    with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
+        folder = download_model(client, origin.model, Path(temporary, "model"))
+        stored = _stored_evaluation(client, origin, Path(temporary))
+        if stored is not None:
+            champion = _record_of(family, origin, folder, stored)
+            if not needs_evaluation(champion, candidate, policy):
+                return champion
+        tagged, found = digests_of(origin.model.tags), digests_in(folder, family)
+        if folder is None or not tagged.are_known or found != tagged:
+            raise StoreError(
+                f"model {origin.model.model_id}: to be evaluated its files must have "
+                f"{tagged.shown()} (got {found.shown()})"
+            )
+        evaluation = evaluate(family, folder, protocol_of(candidate))
+        return _record_of(family, origin, folder, evaluation)
+
+
+def _record_of(
+    family: Family, origin: Origin, folder: Path | None, evaluation: Evaluation
+) -> ModelRecord:
+    tagged, stored = digests_of(origin.model.tags), digests_in(folder, family)
+    is_sound = folder is not None and tagged.are_known and stored == tagged
+    sizes = _sizes_of(folder, family) if folder and is_sound else {}
+    description = _description_in(folder)
     return ModelRecord(
         family=family,
-        version=version,
+        version=None,
         run_id=origin.run_id,
         model_id=origin.model.model_id,
         model_status=str(origin.model.status),
@@ -87,7 +128,8 @@ def read_record(
         stored_weights_sha256=stored.weights_sha256,
         description_sha256=tagged.description_sha256,
         stored_description_sha256=stored.description_sha256,
-        dataset_sha256=dataset_sha256,
+        image_shape=_image_shape_in(description),
+        dataset_sha256=_dataset_sha256_in(description),
         test_sha256=evaluation.test_sha256,
         is_dirty=origin.is_dirty,
         figures={**evaluation.figures, **sizes},
@@ -95,11 +137,11 @@ def read_record(
     )
 
 
-def download_model(client: Any, model: Any, target: Path) -> Path | None:
+def download_model(client: "MlflowClient", model: "LoggedModel", target: Path) -> Path | None:
     """Fetch a logged model and return its canonical folder; None when the store has no such files.
 
     Args:
-        client: An MlflowClient.
+        client: Of the store.
         model: The logged model.
         target: A folder to make.
     """
@@ -200,24 +242,20 @@ def _description_sha256_in(folder: Path, family: Family) -> str:
     return str(description["description_sha256"])
 
 
-def _stored_evaluation(
-    client: Any, origin: Origin, target: Path, is_demanded: bool
-) -> Evaluation | None:
+def _stored_evaluation(client: "MlflowClient", origin: Origin, target: Path) -> Evaluation | None:
     run_id = origin.evaluation_run_id
     path = run_id and _download(client, run_id, FIGURES_FILE, target)
     if not run_id or not path:
-        if is_demanded:
-            raise StoreError(f"run {run_id}: must have the artifact {FIGURES_FILE} (got none)")
         return None
     content = read_json(path)
     return Evaluation(
-        figures=numbers(content),
+        figures=numeric_figures(content),
         per_image=_read_table(_download(client, run_id, PER_IMAGE_FILE, target)),
         test_sha256=str(content.get("test_sha256", "")),
     )
 
 
-def _download(client: Any, run_id: str, path: str, target: Path) -> Path | None:
+def _download(client: "MlflowClient", run_id: str, path: str, target: Path) -> Path | None:
     folder = path.rpartition("/")[0]
     if path not in [file.path for file in client.list_artifacts(run_id, folder)]:
         return None
@@ -253,9 +291,21 @@ def _sizes_of(folder: Path, family: Family) -> dict[str, float]:
     return {"num_parameters": float(sum(p.numel() for one in models for p in one.parameters()))}
 
 
-def _dataset_sha256(folder: Path) -> str:
+def _description_in(folder: Path | None) -> dict[str, Any]:
+    """Return what model.json says, whether it is right or not; nothing if it cannot be read."""
     try:
-        prints = read_json(folder / MODEL_FILE).get("fingerprints")
+        return {} if folder is None else read_json(folder / MODEL_FILE)
     except FileError:
-        return ""
+        return {}
+
+
+def _dataset_sha256_in(description: Mapping[str, Any]) -> str:
+    prints = description.get("fingerprints")
     return str(prints.get("dataset_sha256", "")) if isinstance(prints, dict) else ""
+
+
+def _image_shape_in(description: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    match description.get("image_shape"):
+        case [int(channels), int(height), int(width)]:
+            return channels, height, width
+    return None

@@ -10,38 +10,50 @@ from diptych.tracking.audit import AuditEntry, Standing
 from diptych.tracking.registry import (
     CHAMPION,
     PREVIOUS,
+    DeniedError,
     Registry,
     RegistryError,
     RegistryState,
 )
 
-Check = Callable[[], None]
+RaiseIfLost = Callable[[], None]
 """Raises if the lock was lost."""
 
 
-def carry_out(registry: Registry, entry: AuditEntry, check: Check) -> AuditEntry:
+def carry_out(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost) -> AuditEntry:
     """Write an entry and do what it says; return it as done.
 
     Args:
         registry: Where; its lock is held.
         entry: What is intended.
-        check: Raises if the lock was lost.
+        raise_if_lost: Raises if the lock was lost.
 
     Raises:
+        DeniedError: when the server does not let it be done; it is given up then.
         RegistryError: when somebody else has moved the aliases meanwhile, by hand.
     """
-    check()
+    raise_if_lost()
     registry.write(entry)
-    return _complete(registry, entry, check)
+    try:
+        return _complete(registry, entry, raise_if_lost)
+    except DeniedError:
+        # Left as intended, the next command of somebody who may would carry it out.
+        registry.write(replace(entry, state="undone"))
+        raise
 
 
-def settle(registry: Registry, check: Check, notice: Callable[[str], None]) -> RegistryState:
+def settle(
+    registry: Registry, raise_if_lost: RaiseIfLost, notice: Callable[[str], None]
+) -> RegistryState:
     """Complete what was interrupted, or give it up; return the state after it.
 
     Args:
         registry: Where; its lock is held.
-        check: Raises if the lock was lost.
+        raise_if_lost: Raises if the lock was lost.
         notice: Told in one line of what was interrupted.
+
+    Raises:
+        DeniedError: when the server does not let it be completed; it is left for somebody else.
     """
     state = registry.read()
     entry = state.interrupted
@@ -49,11 +61,14 @@ def settle(registry: Registry, check: Check, notice: Callable[[str], None]) -> R
         return state
     where = f"{registry.name}: audit entry {entry.number}, interrupted:"
     if _can_complete(registry, state.standing, entry):
-        _complete(registry, entry, check)
+        try:
+            _complete(registry, entry, raise_if_lost)
+        except DeniedError as error:
+            raise DeniedError(f"{where} to be completed first: {error}") from None
         notice(f"{where} completed ({entry.action}: version {entry.version})")
     else:
         registry.write(replace(entry, state="undone"))
-        notice(f"{where} given up, its version or alias was changed by hand")
+        notice(f"{where} given up, a version or alias was changed by hand")
     return registry.read()
 
 
@@ -69,23 +84,22 @@ def version_text(number: int | None) -> str:
 
 
 def _can_complete(registry: Registry, found: Standing, entry: AuditEntry) -> bool:
-    """Tell whether nobody has deleted the version or moved the champion by hand since."""
-    try:
-        registry.version(entry.version)
-    except RegistryError:
-        return False
-    is_untouched = found.champion in (entry.before.champion, entry.after.champion)
-    return entry.action == "refused" or is_untouched
+    """Tell whether nobody has deleted a version or moved the champion by hand since."""
+    if entry.action == "refused":  # which moves no alias
+        return registry.has(entry.version)
+    named = (entry.version, entry.after.previous)
+    are_there = all(registry.has(one) for one in named if one is not None)
+    return are_there and found.champion in (entry.before.champion, entry.after.champion)
 
 
-def _complete(registry: Registry, entry: AuditEntry, check: Check) -> AuditEntry:
+def _complete(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost) -> AuditEntry:
     """Bring about what an entry says, from wherever it was interrupted."""
     if entry.action != "rolled back":
         registry.tag_verdict(entry.version, entry.action, "\n".join(entry.why))
     if entry.action != "refused":
-        check()
+        raise_if_lost()
         registry.set_alias(PREVIOUS, entry.after.previous)
-        check()
+        raise_if_lost()
         registry.set_alias(CHAMPION, entry.after.champion)
     found = registry.read().standing
     if entry.action != "refused" and found != entry.after:

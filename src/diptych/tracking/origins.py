@@ -1,22 +1,54 @@
 """Which runs of a pipeline execution made a model and evaluated it."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diptych.promotion.record import Family
-from diptych.tracking.client import StoreError, is_missing
-from diptych.tracking.links import REUSED_TAG
-from diptych.tracking.recorder import EXECUTION_TAG, member_description_tag
+from diptych.tracking.client import StoreError, is_missing, store_of
+from diptych.tracking.journal import about, is_being_written
+from diptych.tracking.mlflow_tracker import JOURNALS_FOLDER
+from diptych.tracking.process import SNAPSHOT_FOLDER, is_recorder_alive
+from diptych.tracking.recorder import member_description_tag
+from diptych.tracking.recording import journals_in
+from diptych.tracking.secrets import redacted
+from diptych.tracking.store import Store, find_root
+from diptych.tracking.tags import (
+    COMMIT_TAG,
+    DIRTY_TAG,
+    EXECUTION_TAG,
+    PARENT_TAG,
+    REUSED_TAG,
+    STAGE_TAG,
+    USER_TAG,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
 
 MADE_BY: Mapping[Family, str] = {"cnn": "train_cnn", "vae": "train_vae", "pair": "evaluate"}
 """The stage that makes a family's models."""
 
-STAGE_TAG = "diptych.stage"
-
-_DIRTY_TAG = "diptych.git_dirty"
-_PARENT_TAG = "mlflow.parentRunId"
 _NEWEST_FIRST = ["attributes.start_time DESC"]
+_PAGE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineRun:
+    """The pipeline execution that a candidate is taken from; what is not recorded is None.
+
+    Attributes:
+        run_id: Of the execution.
+        user: Who started it.
+        commit: git's, of its code; a stage that did not run again may be of another.
+    """
+
+    run_id: str
+    user: str | None
+    commit: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,47 +65,84 @@ class Origin:
     """
 
     run_id: str
-    model: Any
+    model: "LoggedModel"
     evaluation_run_id: str | None
     is_dirty: bool | None
     tags: Mapping[str, str]
 
 
-def find_origin(client: Any, experiment: str, family: Family, run_id: str | None) -> Origin:
+def find_origin(
+    client: "MlflowClient", experiment: str, family: Family, run_id: str | None
+) -> tuple[Origin, PipelineRun]:
     """Find the model of a pipeline execution.
 
     Args:
-        client: An MlflowClient.
+        client: Of the store.
         experiment: The experiment's name.
         family: Which of the models.
-        run_id: Run of an execution, or of one of its stages; None for the newest finished
-            execution.
+        run_id: Run of an execution, or of one of its stages; None for the newest execution that is
+            complete: it has finished, and each stage that makes models ran in it or is linked.
+
+    Returns:
+        Where the model comes from, and the execution.
 
     Raises:
         StoreError: when there is no such run, one of the stages has no finished run, or the
             execution evaluated other models.
     """
-    given = _newest_execution(client, experiment) if run_id is None else get_run(client, run_id)
-    execution = _execution_of(client, given)
-    runs = {one: _stage_run(client, execution, stage) for one, stage in MADE_BY.items()}
-    if given.data.tags.get(STAGE_TAG) == MADE_BY[family]:
-        runs[family] = given
+    if run_id is None:
+        execution, runs = _newest_complete(client, experiment)
+    else:
+        given = get_run(client, run_id)
+        execution = _execution_of(client, given)
+        runs = _demanded_runs(client, execution)
+        if given.data.tags.get(STAGE_TAG) == MADE_BY[family]:
+            runs[family] = given
     runs = {one: _maker(client, run) for one, run in runs.items()}
     models = {one: _model_of(client, run, one) for one, run in runs.items()}
     _check_evaluated(execution, models)
     made_by = runs[family]
     # Its figures count too: all of them are from the run that evaluated the pair.
     counted = list(runs.values()) if family == "pair" else [made_by, runs["pair"]]
-    return Origin(
+    origin = Origin(
         run_id=made_by.info.run_id,
         model=models[family],
         evaluation_run_id=runs["pair"].info.run_id,
         is_dirty=_is_dirty(counted),
         tags=made_by.data.tags,
     )
+    tags = execution.data.tags
+    return origin, PipelineRun(execution.info.run_id, tags.get(USER_TAG), tags.get(COMMIT_TAG))
 
 
-def get_run(client: Any, run_id: str) -> Any:
+def check_recorded(params: Path) -> None:
+    """Check that no execution of a project waits to be recorded: it may be the newest.
+
+    Args:
+        params: The project's parameter file.
+
+    Raises:
+        StoreError: when one does; what was told to another store does not count.
+    """
+    journals, store = find_root(params, os.environ) / JOURNALS_FOLDER, store_of(params)
+    if num := sum(_is_waiting(folder, store) for folder in journals.glob("*")):
+        raise StoreError(
+            f"{journals}: must be recorded in {redacted(store.uri)} (got {num} not recorded, "
+            "perhaps the newest execution): run `diptych sync`, or name a run by --run"
+        )
+
+
+def _is_waiting(folder: Path, store: Store) -> bool:
+    """Tell whether an execution that is over has told a store what is not recorded there."""
+    journals = journals_in(folder)
+    if not journals:  # perhaps the stages that it did not have to run, which are told last
+        return is_recorder_alive(folder) or (folder / SNAPSHOT_FOLDER).is_dir()
+    here = {"store": redacted(store.uri), "experiment": store.experiment}
+    is_over = not any(map(is_being_written, journals))
+    return is_over and any(here.items() <= {**here, **about(one)}.items() for one in journals)
+
+
+def get_run(client: "MlflowClient", run_id: str) -> "Run":
     """Return a run.
 
     Raises:
@@ -93,7 +162,7 @@ def get_run(client: Any, run_id: str) -> Any:
     return run
 
 
-def _model_of(client: Any, run: Any, family: Family) -> Any:
+def _model_of(client: "MlflowClient", run: "Run", family: Family) -> "LoggedModel":
     """Return the newest model of a family that a run has logged.
 
     Raises:
@@ -106,24 +175,44 @@ def _model_of(client: Any, run: Any, family: Family) -> Any:
     return max(found, key=lambda model: int(model.creation_timestamp))
 
 
-def _newest_execution(client: Any, experiment: str) -> Any:
+def _newest_complete(client: "MlflowClient", experiment: str) -> "tuple[Run, dict[Family, Run]]":
+    """Return the newest execution that has all the stages' runs, and these.
+
+    An execution is FINISHED between its stages too, and one of a single stage has no others.
+    """
     found = client.get_experiment_by_name(experiment)
-    runs = found and client.search_runs(
-        [found.experiment_id],
-        f"attributes.status = 'FINISHED' AND tags.`{EXECUTION_TAG}` != ''",
-        max_results=1,
-        order_by=_NEWEST_FIRST,
+    for execution in _finished_executions(client, found.experiment_id) if found else ():
+        runs = _finished_runs(client, execution)
+        if runs.keys() == MADE_BY.keys():
+            return execution, runs
+    raise StoreError(
+        f"experiment {experiment}: must have a finished pipeline run with the stages "
+        f"{', '.join(MADE_BY.values())} (got none)"
     )
-    if not runs:
-        raise StoreError(f"experiment {experiment}: must have a finished pipeline run (got none)")
-    return runs[0]
 
 
-def _execution_of(client: Any, run: Any) -> Any:
+def _finished_executions(client: "MlflowClient", experiment_id: str) -> "Iterator[Run]":
+    """Yield them, newest first."""
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id],
+            f"attributes.status = 'FINISHED' AND tags.`{EXECUTION_TAG}` != ''",
+            max_results=_PAGE,
+            order_by=_NEWEST_FIRST,
+            page_token=token,
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _execution_of(client: "MlflowClient", run: "Run") -> "Run":
     """Return the run of the execution that a run is, or is a stage of."""
     if STAGE_TAG not in run.data.tags:
         return run
-    parent = run.data.tags.get(_PARENT_TAG)
+    parent = run.data.tags.get(PARENT_TAG)
     if parent is None:
         raise StoreError(
             f"run {run.info.run_id}: must be part of a pipeline run, which evaluates the model "
@@ -132,27 +221,33 @@ def _execution_of(client: Any, run: Any) -> Any:
     return get_run(client, parent)
 
 
-def _stage_run(client: Any, execution: Any, stage: str) -> Any:
-    run_id = execution.info.run_id
+def _demanded_runs(client: "MlflowClient", execution: "Run") -> "dict[Family, Run]":
+    runs = _finished_runs(client, execution)
+    for family, stage in MADE_BY.items():
+        if family not in runs:
+            run_id = execution.info.run_id
+            raise StoreError(f"run {run_id}: must have a finished stage {stage} (got none)")
+    return runs
+
+
+def _finished_runs(client: "MlflowClient", execution: "Run") -> "dict[Family, Run]":
+    """Return an execution's newest finished run of each stage that makes models, if it has one."""
     found = client.search_runs(
         [execution.info.experiment_id],
-        f"attributes.status = 'FINISHED' AND tags.`{_PARENT_TAG}` = '{run_id}' "
-        f"AND tags.`{STAGE_TAG}` = '{stage}'",
-        max_results=1,
+        f"attributes.status = 'FINISHED' AND tags.`{PARENT_TAG}` = '{execution.info.run_id}'",
         order_by=_NEWEST_FIRST,
     )
-    if not found:
-        raise StoreError(f"run {run_id}: must have a finished stage {stage} (got none)")
-    return found[0]
+    newest = {run.data.tags.get(STAGE_TAG): run for run in reversed(found)}
+    return {family: newest[stage] for family, stage in MADE_BY.items() if stage in newest}
 
 
-def _maker(client: Any, run: Any) -> Any:
+def _maker(client: "MlflowClient", run: "Run") -> "Run":
     """Return the run that made the outputs which a run, if it is a link, only refers to."""
     made_by = run.data.tags.get(REUSED_TAG)
     return get_run(client, made_by) if made_by else run
 
 
-def _check_evaluated(execution: Any, models: Mapping[Family, Any]) -> None:
+def _check_evaluated(execution: "Run", models: "Mapping[Family, LoggedModel]") -> None:
     """Check that the evaluated pair consists of the very models that were trained."""
     from diptych.models import pair_sha256
 
@@ -173,9 +268,9 @@ def _check_evaluated(execution: Any, models: Mapping[Family, Any]) -> None:
             )
 
 
-def _is_dirty(runs: Sequence[Any]) -> bool | None:
+def _is_dirty(runs: "Sequence[Run]") -> bool | None:
     """Tell whether any of the runs had changed code; None when of one that is not known."""
-    found = [run.data.tags.get(_DIRTY_TAG) for run in runs]
+    found = [run.data.tags.get(DIRTY_TAG) for run in runs]
     if "true" in found:
         return True
     return False if all(one == "false" for one in found) else None

@@ -65,13 +65,13 @@ def log_grids(tracker: Tracker, folder: Path) -> None:
 
 
 def _log_figures(tracker: Tracker, stage: str, outs: Mapping[str, Path], last_step: int) -> None:
-    from diptych.tracking.figures import numbers
+    from diptych.tracking.figures import numeric_figures
 
     figures = read_json(outs["metrics"])
     if stage in HEADLINE_STAGES:
-        tracker.log_summary(numbers(figures))
+        tracker.log_summary(numeric_figures(figures))
     else:
-        tracker.log_metrics(numbers(figures), step=last_step)
+        tracker.log_metrics(numeric_figures(figures), step=last_step)
     if "test_sha256" in figures:
         tracker.set_tags({"diptych.test_sha256": str(figures["test_sha256"])})
     folder = next((option for option in PICTURE_OPTIONS if option in outs), None)

@@ -2,122 +2,56 @@
 
 What takes long, reading and judging models, happens without the lock. Under the lock the aliases
 must still be those that were judged, or all is judged again. A decision is first written into the
-log, with the aliases as they are to be, and then carried out; whoever comes next under the lock
+log, with the aliases as they are to be, and then carried out; the next promotion or rollback
 completes what was interrupted.
 """
 
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from diptych.params import load_params
 from diptych.promotion.decision import Decision
 from diptych.promotion.gate import decide
-from diptych.promotion.params import PromotionParams
 from diptych.promotion.record import Family, ModelRecord
-from diptych.tracking.audit import Action, AuditEntry, Standing, champions, shortened, standing_of
-from diptych.tracking.client import connect, failures_in_one_line, store_of
-from diptych.tracking.mlflow_tracker import JOURNALS_FOLDER
+from diptych.tracking.audit import (
+    Action,
+    AuditEntry,
+    Standing,
+    champions,
+    cut_reasons,
+    standing_of,
+)
 from diptych.tracking.model_records import (
     Evaluation,
     Evaluator,
     check_folder,
     download_model,
+    read_champion,
     read_record,
 )
-from diptych.tracking.moves import Check, carry_out, settle, shown, version_text
-from diptych.tracking.origins import Origin, find_origin
-from diptych.tracking.process import await_recorders
-from diptych.tracking.promotion_lock import (
-    PATIENCE_SECONDS,
-    LockError,
-    promotion_lock,
-    user_and_host,
-)
+from diptych.tracking.moves import RaiseIfLost, carry_out, settle, shown, version_text
+from diptych.tracking.origins import Origin, PipelineRun, find_origin
+from diptych.tracking.promotion_lock import LockError, acting_user
+from diptych.tracking.registrar import Registrar
 from diptych.tracking.registry import (
     CHAMPION,
     PREVIOUS,
     Registry,
     RegistryError,
     RegistryState,
-    model_name,
 )
-from diptych.tracking.store import find_root
 from diptych.tracking.versions import register_candidate, registered_origin
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 # In each of them somebody else has moved the alias.
 _MAX_ROUNDS = 50
-_RECORDING_SECONDS = 60.0
 _RESTLESS = "{}: must keep its champion for a moment (got moved all the time)"
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What a promotion works with.
-
-    Attributes:
-        client: An MlflowClient.
-        experiment: Where the pipeline records.
-        policy: Section `promotion` of params.yaml.
-        evaluate: Evaluates a champion whose results are not stored.
-        notice: Told in one line of what is not a result.
-        patience_seconds: The longest wait for the lock.
-    """
-
-    client: Any
-    experiment: str
-    policy: PromotionParams
-    evaluate: Evaluator
-    notice: Callable[[str], None]
-    patience_seconds: float = PATIENCE_SECONDS
-
-    def registry(self, family: Family) -> Registry:
-        """Return the registered model of a family."""
-        return Registry(self.client, model_name(self.policy.prefix, family))
-
-    def lock(self, registry: Registry) -> AbstractContextManager[Check]:
-        """Return the lock under which a registered model may be changed."""
-        return promotion_lock(self.client, registry.name, self.notice, self.patience_seconds)
-
-
-@contextmanager
-def open_desk(params: Path, processed: Path, notice: Callable[[str], None]) -> Iterator[Desk]:
-    """Open the store of a project.
-
-    Args:
-        params: Its parameter file.
-        processed: Its data set, for a champion that has to be evaluated anew.
-        notice: Told in one line of what is not a result.
-
-    Raises:
-        ParamsError: when the section `promotion` is not as it must be.
-        StoreError: when there is no store, or it fails while the block runs.
-    """
-
-    def evaluate(family: Family, folder: Path) -> Evaluation:
-        # Importing it takes seconds, and it is hardly ever needed.
-        from diptych.tracking.reevaluation import evaluate_anew
-
-        return evaluate_anew(family, folder, processed, params)
-
-    policy = load_params(params, "promotion", PromotionParams)
-    store = store_of(params)
-    # A run that has just ended is what many want to promote.
-    await_recorders(find_root(params, os.environ) / JOURNALS_FOLDER, _RECORDING_SECONDS)
-    client = connect(store)
-    with failures_in_one_line(store):
-        yield Desk(
-            client=client,
-            experiment=store.experiment,
-            policy=policy,
-            evaluate=evaluate,
-            notice=notice,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +59,7 @@ class Request:
     """How to promote.
 
     Attributes:
-        run_id: Of a pipeline execution or of a stage; None for the newest finished execution.
+        run_id: Of a pipeline execution or of a stage; None for the newest complete execution.
         is_dry_run: Decide, and write nothing.
         allow_dirty: Accept code that was not committed.
         expected_champion: The version that must be the champion, 0 for none; None for any.
@@ -146,65 +80,93 @@ class Outcome:
         candidate: The model that was judged, with its version unless in a dry run.
         champion: The version that it was compared with; None for none.
         decision: The gate's.
+        pipeline_run: The execution that the candidate is of.
     """
 
     name: str
     candidate: ModelRecord
     champion: int | None
     decision: Decision = field(repr=False)
+    pipeline_run: PipelineRun
 
 
-def promote(desk: Desk, family: Family, request: Request) -> Outcome:
+def promote(registrar: Registrar, family: Family, request: Request, evaluate: Evaluator) -> Outcome:
     """Let the gate decide on a model and, if it says so, make it the champion.
 
+    Args:
+        registrar: Of the store.
+        family: Which of the models.
+        request: How.
+        evaluate: Evaluates the champion if its stored results will not do.
+
     Raises:
-        UserError: when there is nothing to decide on, the champion is not the expected one, or
-            the lock cannot be had.
+        UserError: when there is nothing to decide on, the champion is not the expected one, the
+            server does not let this user do it, or the lock cannot be had.
     """
-    registry = desk.registry(family)
-    origin = find_origin(desk.client, desk.experiment, family, request.run_id)
-    candidate = read_record(desk.client, family, origin, None, evaluate=None)
+    registry = registrar.registry(family)
+    origin, pipeline_run = find_origin(
+        registrar.client, registrar.experiment, family, request.run_id
+    )
+    candidate = read_record(registrar.client, family, origin)
     for _ in range(_MAX_ROUNDS):
-        state = registry.read() if request.is_dry_run else _settled(desk, registry)
+        state = registry.read() if request.is_dry_run else _settled(registrar, registry)
         before = state.standing
         _check_expected(registry, before, request.expected_champion)
-        champion = _champion_record(desk, registry, family, before.champion)
-        decision = decide(candidate, champion, desk.policy, allow_dirty=request.allow_dirty)
-        outcome = Outcome(registry.name, candidate, before.champion, decision)
+        champion = _champion_record(registrar, registry, candidate, before.champion, evaluate)
+        decision = decide(candidate, champion, registrar.policy, allow_dirty=request.allow_dirty)
+        outcome = Outcome(registry.name, candidate, before.champion, decision, pipeline_run)
         if request.is_dry_run:
             return outcome
-        with desk.lock(registry) as check:
-            state = settle(registry, check, desk.notice)
+        with registrar.lock(registry) as raise_if_lost:
+            state = settle(registry, raise_if_lost, registrar.notice)
             if state.standing == before:
-                return _conclude(registry, state, origin, outcome, check)
+                return _conclude(registry, state, origin, outcome, raise_if_lost)
     raise LockError(_RESTLESS.format(registry.name))
 
 
-def roll_back(desk: Desk, family: Family) -> AuditEntry:
+def roll_back(
+    registrar: Registrar, family: Family, expected_champion: int | None = None
+) -> AuditEntry:
     """Make the previous champion the champion again, whatever its figures.
 
+    Of several at once, and of one that was interrupted and is asked for again, the models go back
+    by one champion only.
+
+    Args:
+        registrar: Of the store.
+        family: Which of the models.
+        expected_champion: The version that must be the champion, 0 for none; None for any.
+
+    Returns:
+        The rollback, as done.
+
     Raises:
-        UserError: when there is none, it is damaged, or the lock cannot be had.
+        UserError: when there is nothing to go back to, it is damaged, the champion is not the
+            expected one or has moved meanwhile, the server does not let this user do it, or the
+            lock cannot be had.
     """
-    registry = desk.registry(family)
-    for _ in range(_MAX_ROUNDS):
-        before = _settled(desk, registry).standing
-        target = _checked_previous(desk, registry, family, before)
-        with desk.lock(registry) as check:
-            state = settle(registry, check, desk.notice)
-            if state.standing != before:
-                continue
-            entry = _new_entry(
-                state,
-                action="rolled back",
-                version=int(target.version),
-                after=Standing(int(target.version), _champion_before(state)),
-                run_id=target.run_id,
-                why=(f"rolled back from version {before.champion}",),
-                figures=_figures_of(state, int(target.version)),
-            )
-            return carry_out(registry, entry, check)
-    raise LockError(_RESTLESS.format(registry.name))
+    registry = registrar.registry(family)
+    began = registry.read()
+    before = began.standing
+    _check_expected(registry, before, expected_champion)
+    state = _settled(registrar, registry)
+    if (resumed := _resumed_rollback(began, state)) is not None:
+        return resumed
+    _check_unmoved(registry, before, state.standing)
+    target = _checked_previous(registrar, registry, family, before)
+    with registrar.lock(registry) as raise_if_lost:
+        state = settle(registry, raise_if_lost, registrar.notice)
+        _check_unmoved(registry, before, state.standing)
+        entry = _new_entry(
+            state,
+            action="rolled back",
+            version=int(target.version),
+            after=Standing(int(target.version), _champion_before(registry, state)),
+            run_id=target.run_id or "",
+            reasons=(f"rolled back from version {before.champion}",),
+            figures=_figures_of(state, int(target.version)),
+        )
+        return carry_out(registry, entry, raise_if_lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +177,7 @@ class Status:
         name: The registered model.
         state: Its aliases, newest version and log.
         figures: Those of the champion when it was judged.
-        disagreement: How aliases and log disagree; None when they agree.
+        disagreement: How aliases and log disagree, or what is not finished; None when they agree.
     """
 
     name: str
@@ -224,42 +186,68 @@ class Status:
     disagreement: str | None
 
 
-def read_status(desk: Desk, family: Family) -> Status:
-    """Tell where a family stands; what was interrupted is completed first.
+def read_status(registrar: Registrar, family: Family) -> Status:
+    """Tell where a family stands; changes nothing, also of what was interrupted.
 
     Raises:
-        UserError: when the log cannot be read, or the lock cannot be had.
+        UserError: when the log cannot be read.
     """
-    registry = desk.registry(family)
-    state = _settled(desk, registry)
-    logged, found = standing_of(state.log), state.standing
-    agrees = logged == found
+    registry = registrar.registry(family)
+    state = registry.read()
+    champion = state.standing.champion
     return Status(
         name=registry.name,
         state=state,
-        figures={} if found.champion is None else _figures_of(state, found.champion),
-        disagreement=None
-        if agrees
-        else f"aliases must be {shown(logged)} as in the log (got {shown(found)})",
+        figures={} if champion is None else _figures_of(state, champion),
+        disagreement=_disagreement(state),
     )
 
 
-def read_history(desk: Desk, family: Family) -> tuple[AuditEntry, ...]:
+def read_history(registrar: Registrar, family: Family) -> tuple[AuditEntry, ...]:
     """Return the log of a family's registered model, oldest entry first.
 
     Raises:
         UserError: when it cannot be read.
     """
-    return desk.registry(family).read().log
+    return registrar.registry(family).read().log
 
 
-def _settled(desk: Desk, registry: Registry) -> RegistryState:
+def _settled(registrar: Registrar, registry: Registry) -> RegistryState:
     """Return the state, after completing what an earlier process was killed in."""
     state = registry.read()
     if not state.interrupted:
         return state
-    with desk.lock(registry) as check:
-        return settle(registry, check, desk.notice)
+    with registrar.lock(registry) as raise_if_lost:
+        return settle(registry, raise_if_lost, registrar.notice)
+
+
+def _disagreement(state: RegistryState) -> str | None:
+    if (entry := state.interrupted) is not None:
+        return (
+            f"audit entry {entry.number} is not finished ({entry.action}: version "
+            f"{entry.version}); the next promotion or rollback completes it"
+        )
+    logged, found = standing_of(state.log), state.standing
+    if logged == found:
+        return None
+    return f"aliases must be {shown(logged)} as in the log (got {shown(found)})"
+
+
+def _resumed_rollback(began: RegistryState, state: RegistryState) -> AuditEntry | None:
+    """Return the rollback that was not finished at the beginning and is done now."""
+    unfinished = began.interrupted
+    if unfinished is None or unfinished.action != "rolled back":
+        return None
+    entry = next(one for one in state.log if one.number == unfinished.number)
+    return entry if entry.state == "done" else None
+
+
+def _check_unmoved(registry: Registry, before: Standing, found: Standing) -> None:
+    if found != before:
+        raise RegistryError(
+            f"{registry.name}: aliases must be as when the rollback began, {shown(before)} "
+            f"(got {shown(found)}); nothing was rolled back"
+        )
 
 
 def _check_expected(registry: Registry, standing: Standing, expected: int | None) -> None:
@@ -271,12 +259,26 @@ def _check_expected(registry: Registry, standing: Standing, expected: int | None
 
 
 def _champion_record(
-    desk: Desk, registry: Registry, family: Family, version: int | None
+    registrar: Registrar,
+    registry: Registry,
+    candidate: ModelRecord,
+    version: int | None,
+    evaluate: Evaluator,
 ) -> ModelRecord | None:
     if version is None:
         return None
     origin = registered_origin(registry, version)
-    return read_record(desk.client, family, origin, version, desk.evaluate)
+
+    def evaluate_and_tell(
+        family: Family, folder: Path, protocol: Mapping[str, float]
+    ) -> Evaluation:
+        registrar.notice(
+            f"{registry.name}: version {version}: is evaluated anew, as its stored results cannot "
+            "be compared with the candidate's"
+        )
+        return evaluate(family, folder, protocol)
+
+    return read_champion(registrar.client, origin, candidate, registrar.policy, evaluate_and_tell)
 
 
 def _conclude(
@@ -284,11 +286,11 @@ def _conclude(
     state: RegistryState,
     origin: Origin,
     outcome: Outcome,
-    check: Check,
+    raise_if_lost: RaiseIfLost,
 ) -> Outcome:
     """Register the candidate and do what the gate has decided."""
     candidate, decision = outcome.candidate, outcome.decision
-    version = register_candidate(registry, origin, candidate, decision, check)
+    version = register_candidate(registry, origin, candidate, decision, raise_if_lost)
     before = state.standing
     entry = _new_entry(
         state,
@@ -296,10 +298,10 @@ def _conclude(
         version=version,
         after=Standing(version, before.champion) if decision.is_promoted else before,
         run_id=candidate.run_id,
-        why=tuple(shortened(_reasons(decision))),
+        reasons=_reasons(decision),
         figures=_headline(candidate),
     )
-    carry_out(registry, entry, check)
+    carry_out(registry, entry, raise_if_lost)
     return replace(outcome, candidate=replace(candidate, version=version))
 
 
@@ -309,7 +311,7 @@ def _new_entry(
     version: int,
     after: Standing,
     run_id: str,
-    why: tuple[str, ...],
+    reasons: Sequence[str],
     figures: Mapping[str, float | str],
 ) -> AuditEntry:
     return AuditEntry(
@@ -319,15 +321,17 @@ def _new_entry(
         version=version,
         before=state.standing,
         after=after,
-        who=user_and_host(),
+        who=acting_user(),
         when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         run_id=run_id,
-        why=why,
+        why=cut_reasons(reasons),
         figures=figures,
     )
 
 
-def _checked_previous(desk: Desk, registry: Registry, family: Family, standing: Standing) -> Any:
+def _checked_previous(
+    registrar: Registrar, registry: Registry, family: Family, standing: Standing
+) -> "ModelVersion":
     """Return the version to roll back to, after a look at its model's bytes."""
     if standing.champion is None or standing.previous is None:
         raise RegistryError(
@@ -340,17 +344,21 @@ def _checked_previous(desk: Desk, registry: Registry, family: Family, standing: 
         if status != "READY":
             raise RegistryError(f"{where}: must be READY (got {status})")
     with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
-        folder = download_model(desk.client, model, Path(temporary, "model"))
+        folder = download_model(registrar.client, model, Path(temporary, "model"))
         check_folder(where, version.tags, folder, family)
     return version
 
 
-def _champion_before(state: RegistryState) -> int | None:
-    """Return the champion before the previous one; None when the log knows of none."""
-    *earlier, previous, champion = [None, None, *champions(state.log)]
+def _champion_before(registry: Registry, state: RegistryState) -> int | None:
+    """Return the newest champion before the previous one, of those that have not been deleted.
+
+    None when the log knows of none.
+    """
+    existing = (one for one in reversed(champions(state.log)) if registry.has(one))
+    champion, previous, before = islice(chain(existing, repeat(None)), 3)
     if Standing(champion, previous) != state.standing:
         return None  # moved by hand
-    return earlier[-1] if earlier else None
+    return before
 
 
 def _figures_of(state: RegistryState, version: int) -> Mapping[str, float | str]:

@@ -1,6 +1,7 @@
 """Promotions as values that a terminal or a program can be shown."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from diptych.promotion.decision import as_json as decision_json
@@ -11,14 +12,18 @@ from diptych.tracking.promoting import Outcome, Status
 
 
 def verdict(outcome: Outcome) -> str:
-    """Return one line: what was decided about which version, beside which champion."""
+    """Return two lines: whose execution was judged; what was decided, beside which champion."""
+    run = outcome.pipeline_run
     decided = "promoted" if outcome.decision.is_promoted else "refused"
     number = outcome.candidate.version
     what = (
         f"{outcome.name} {version_text(number)}" if number else f"{outcome.name}, dry run: would be"
     )
     beside = f"champion until now: {version_text(outcome.champion)}"
-    return f"{what} {decided} ({beside})"
+    return (
+        f"judged: run {run.run_id} of {run.user or 'nobody known'}, "
+        f"commit {run.commit or 'not recorded'}\n{what} {decided} ({beside})"
+    )
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
@@ -29,6 +34,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "version": candidate.version,
         "champion_before": outcome.champion,
         "run_id": candidate.run_id,
+        "pipeline_run": asdict(outcome.pipeline_run),
         "weights_sha256": candidate.weights_sha256,
         "description_sha256": candidate.description_sha256,
         **decision_json(outcome.decision),

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diptych.tracking.links import JOURNAL_TAG
 from diptych.tracking.liveness import PROCESS_TAG, Census, machine_key
 from diptych.tracking.mlflow_tracker import JOURNALS_FOLDER
-from diptych.tracking.recorder import EXECUTION_TAG
 from diptych.tracking.recording import journals_in
+from diptych.tracking.tags import EXECUTION_TAG, JOURNAL_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -32,8 +32,6 @@ from diptych.tracking.events import (
     TagsSet,
 )
 from diptych.tracking.links import (
-    JOURNAL_TAG,
-    REUSED_TAG,
     attach_inputs_and_models,
     attach_models,
     final_metrics,
@@ -42,11 +40,10 @@ from diptych.tracking.packing import pack_model, prepare_packing
 from diptych.tracking.provenance import COMPUTE_TAGS, PEAK_MEMORY_TAG, SECONDS_TAG
 from diptych.tracking.recording import RefusedError
 from diptych.tracking.store import Store, initialise_database
+from diptych.tracking.tags import EXECUTION_TAG, JOURNAL_TAG, PARENT_TAG, REUSED_TAG
 
 if TYPE_CHECKING:
     from PIL import Image
-
-EXECUTION_TAG = "diptych.execution"
 
 _MAX_PARAMS_PER_CALL = 100
 _WORST_FIRST: tuple[Status, ...] = ("FAILED", "KILLED", "FINISHED")
@@ -169,7 +166,7 @@ class MlflowRecorder:
         if event.parent is not None:
             self._parent_run_id = self._open_parent(event.parent, event.time_ms)
             self._log_new_params(self._parent_run_id, event.parent.params)
-            tags["mlflow.parentRunId"] = self._parent_run_id
+            tags[PARENT_TAG] = self._parent_run_id
         self._experiment_id = self._experiment_of(self._parent_run_id)
         self._run_id = self._find_run(self._experiment_id, JOURNAL_TAG, self._journal)
         if self._run_id is None:
@@ -224,7 +221,7 @@ class MlflowRecorder:
         if self._parent_run_id is None:
             return
         children = self._client.search_runs(
-            [self._experiment_id], f"tags.`mlflow.parentRunId` = '{self._parent_run_id}'"
+            [self._experiment_id], f"tags.`{PARENT_TAG}` = '{self._parent_run_id}'"
         )
         if self._owns_parent:
             status = _worst_status(children, event.status)

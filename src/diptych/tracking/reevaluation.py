@@ -1,5 +1,6 @@
-"""A champion without stored results, evaluated anew as the stage evaluate would."""
+"""A champion whose stored results will not do, evaluated anew as the stage evaluate would."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,36 @@ from diptych.models import MEMBERS, load_cnn, load_novelty, load_pair, load_vae
 from diptych.optimization.compute import ComputeParams, set_up_compute
 from diptych.params import load_params
 from diptych.promotion.record import Family
-from diptych.tracking.figures import numbers
+from diptych.tracking.figures import numeric_figures
 from diptych.tracking.model_records import Evaluation
 
+# The parameter that each figure of a protocol tells the value of.
+_PARAMS = {
+    "vae.nll_num_importance_samples": "num_importance_samples",
+    "vae.binarization_seed": "seed",
+}
 
-def evaluate_anew(family: Family, folder: Path, processed: Path, params: Path) -> Evaluation:
+
+def evaluate_anew(
+    family: Family, folder: Path, processed: Path, params: Path, protocol: Mapping[str, float]
+) -> Evaluation:
     """Look at a test set with a model whose files have been checked.
 
     Args:
         family: The model's.
         folder: Its canonical folder.
         processed: The data set, as the stage preprocess wrote it; must be the model's.
-        params: The parameter file: how to evaluate.
+        params: The parameter file: how to evaluate, where the protocol does not say.
+        protocol: Figures of another model's evaluation that this one must have too, as
+            `diptych.promotion.comparison.protocol_of` gives them; each in its parameter's range.
 
     Raises:
         UserError: when model, data set or parameters are missing, damaged, or do not fit.
     """
     chosen = load_params(params, "evaluate", EvaluateParams)
+    chosen = chosen.model_copy(
+        update={_PARAMS[key]: round(value) for key, value in protocol.items()}
+    )
     compute = set_up_compute(load_params(params, "compute", ComputeParams))
     dataset = load_description(processed)
     check_fit(folder, dataset)
@@ -50,7 +64,7 @@ def evaluate_anew(family: Family, folder: Path, processed: Path, params: Path) -
     tables = [one.per_image.drop(columns="label", errors="ignore") for one in parts.values()]
     labels = pd.DataFrame({"label": images.labels.cpu().numpy()})
     return Evaluation(
-        figures=numbers({name: one.figures for name, one in parts.items()}),
+        figures=numeric_figures({name: one.figures for name, one in parts.items()}),
         per_image=pd.concat([labels, *tables], axis="columns"),
         test_sha256=dataset.test.digest,
     )

@@ -6,13 +6,18 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from diptych.errors import UserError
-from diptych.promotion.card import shortened
+from diptych.promotion.card import cut_card
 from diptych.promotion.record import Family, ModelRecord
 from diptych.tracking.audit import MAX_TEXT, AuditEntry, Standing, entry_text, read_entry
-from diptych.tracking.client import is_missing
+from diptych.tracking.client import is_missing, is_refusal
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
@@ -30,12 +35,16 @@ class RegistryError(UserError):
     """A registered model is not in the state that a command needs."""
 
 
+class DeniedError(RegistryError):
+    """The server does not let this user change a registered model."""
+
+
 def model_name(prefix: str, family: Family) -> str:
     """Return the name under which a family's models are registered."""
     return f"{prefix}-{family}"
 
 
-def was_promoted(version: Any) -> bool:
+def was_promoted(version: "ModelVersion") -> bool:
     """Tell whether a version was promoted once; it keeps saying so whatever came later."""
     return bool(version.tags.get(VERDICT_TAG) == "promoted")
 
@@ -63,11 +72,11 @@ class RegistryState:
 class Registry:
     """A registered model in a store; it need not exist before its first version."""
 
-    def __init__(self, client: Any, name: str) -> None:
+    def __init__(self, client: "MlflowClient", name: str) -> None:
         """Look at a registered model.
 
         Args:
-            client: An MlflowClient.
+            client: Of the store.
             name: The registered model's.
         """
         self.client = client
@@ -95,7 +104,7 @@ class Registry:
             log=_log_of(model.tags),
         )
 
-    def version(self, number: int) -> Any:
+    def version(self, number: int) -> "ModelVersion":
         """Return a version.
 
         Raises:
@@ -110,7 +119,15 @@ class Registry:
                 raise RegistryError(f"{self.name}: version {number}: does not exist") from None
             raise
 
-    def logged_model(self, version: Any) -> Any:
+    def has(self, number: int) -> bool:
+        """Tell whether a version exists; anybody may have deleted it by hand."""
+        try:
+            self.version(number)
+        except RegistryError:
+            return False
+        return True
+
+    def logged_model(self, version: "ModelVersion") -> "LoggedModel":
         """Return the logged model that a version was registered from.
 
         Raises:
@@ -119,16 +136,17 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         where = f"{self.name}: version {version.version}"
-        if not version.source.startswith(_SOURCE):
-            raise RegistryError(f"{where}: must be a logged model (got {version.source})")
+        source = version.source or ""
+        if not source.startswith(_SOURCE):
+            raise RegistryError(f"{where}: must be a logged model (got {source or 'none'})")
         try:
-            return self.client.get_logged_model(version.source.removeprefix(_SOURCE))
+            return self.client.get_logged_model(source.removeprefix(_SOURCE))
         except MlflowException as error:
             if is_missing(error):
                 raise RegistryError(f"{where}: must have its logged model (got deleted)") from None
             raise
 
-    def find(self, record: ModelRecord) -> Any | None:
+    def find(self, record: ModelRecord) -> "ModelVersion | None":
         """Return the version that a logged model is registered as; None if it is not."""
         found = self.client.search_model_versions(
             f"name = '{self.name}' AND run_id = '{record.run_id}'"
@@ -143,15 +161,18 @@ class Registry:
             record: The model.
             tags: Of the version.
             card: Its description, in Markdown; cut to what a store takes.
+
+        Raises:
+            DeniedError: when the server does not let this user add a version.
         """
         self._create()
-        with _global_store(self.client.tracking_uri):
+        with self._granted("EDIT"), _global_store(self.client.tracking_uri):
             made = self.client.create_model_version(
                 self.name,
                 f"{_SOURCE}{record.model_id}",
                 run_id=record.run_id,
                 tags=dict(tags),
-                description=shortened(card, MAX_TEXT),
+                description=cut_card(card, MAX_TEXT),
                 await_creation_for=0,
                 model_id=record.model_id,
             )
@@ -159,27 +180,62 @@ class Registry:
         return int(made.version)
 
     def describe(self, version: int, card: str) -> None:
-        """Give a version another description, in Markdown; cut to what a store takes."""
-        self.client.update_model_version(self.name, str(version), shortened(card, MAX_TEXT))
+        """Give a version another description, in Markdown; cut to what a store takes.
+
+        Raises:
+            DeniedError: when the server does not let this user do it.
+        """
+        with self._granted("EDIT"):
+            self.client.update_model_version(self.name, str(version), cut_card(card, MAX_TEXT))
 
     def set_alias(self, alias: str, version: int | None) -> None:
-        """Let an alias name a version, or take it away."""
-        if version is None:
-            self.client.delete_registered_model_alias(self.name, alias)
-        else:
-            self.client.set_registered_model_alias(self.name, alias, str(version))
+        """Let an alias name a version, or take it away; None for one that is not there is nothing.
+
+        Raises:
+            DeniedError: when the server does not let this user do it.
+        """
+        if version is not None:
+            with self._granted("EDIT"):
+                self.client.set_registered_model_alias(self.name, alias, str(version))
+        elif alias in self.client.get_registered_model(self.name).aliases:
+            with self._granted("MANAGE"):
+                self.client.delete_registered_model_alias(self.name, alias)
 
     def write(self, entry: AuditEntry) -> None:
-        """Write an entry of the log, or write it anew."""
+        """Write an entry of the log, or write it anew.
+
+        Raises:
+            DeniedError: when the server does not let this user do it.
+        """
         key = _AUDIT_KEY.format(entry.number)
-        self.client.set_registered_model_tag(self.name, key, entry_text(entry))
+        with self._granted("EDIT"):
+            self.client.set_registered_model_tag(self.name, key, entry_text(entry))
 
     def tag_verdict(self, version: int, verdict: str, reasons: str) -> None:
-        """Say on a version what the gate said, unless it was promoted before."""
+        """Say on a version what the gate said, unless it was promoted before.
+
+        Raises:
+            DeniedError: when the server does not let this user do it.
+        """
         if was_promoted(self.version(version)):
             return
         for key, value in ((REASONS_TAG, reasons), (VERDICT_TAG, verdict)):
-            self.client.set_model_version_tag(self.name, str(version), key, value)
+            with self._granted("EDIT"):
+                self.client.set_model_version_tag(self.name, str(version), key, value)
+
+    @contextmanager
+    def _granted(self, permission: str) -> Iterator[None]:
+        """Say which of MLflow's permissions it takes if the server refuses what the block does."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            if not is_refusal(error):
+                raise
+            raise DeniedError(
+                f"{self.name}: must be granted to you with {permission} (got a refusal)"
+            ) from None
 
     def _link(self, model_id: str, version: int) -> None:
         """Let a logged model name its version; of MLflow's stores only servers do so themselves."""

@@ -29,6 +29,7 @@ from diptych.tracking.provenance import (
     source_tags,
 )
 from diptych.tracking.store import find_root, find_store, find_workspace
+from diptych.tracking.tags import FINGERPRINT_TAG, PARENT_TAG, STAGE_TAG
 from diptych.tracking.tracker import NullTracker, Tracker, as_text
 
 SWITCH = "DIPTYCH_TRACKING"
@@ -125,11 +126,11 @@ def _stage_tags(
     deps = dep_hashes(workspace, dvc_stage)
     return {
         "mlflow.source.name": Path(sys.argv[0]).name,
-        "diptych.stage": stage,
+        STAGE_TAG: stage,
         PROCESS_TAG: process_tag(psutil.Process()),
         "dvc.stage": dvc_stage,
         "diptych.params_sha256": sha256_of_values(params),
-        "diptych.fingerprint": "" if deps is None else fingerprint_of(dvc_stage, params, deps),
+        FINGERPRINT_TAG: "" if deps is None else fingerprint_of(dvc_stage, params, deps),
         **{f"diptych.dep.{path}": value for path, value in (deps or {}).items()},
         **compute_tags(params),
     }
@@ -161,7 +162,7 @@ def _parent(
 
 
 def _group_tags(run_id: str | None) -> dict[str, str]:
-    return {"mlflow.parentRunId": run_id, GROUP_TAG: run_id} if run_id else {}
+    return {PARENT_TAG: run_id, GROUP_TAG: run_id} if run_id else {}
 
 
 def _pipeline_name(params: Mapping[str, object]) -> str:

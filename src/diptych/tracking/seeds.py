@@ -220,7 +220,7 @@ def _interrupt(process: "subprocess.Popen[bytes]") -> None:
 
 def _figures_of(root: Path, name: str, metrics: Sequence[str]) -> dict[str, float]:
     """Return the numbers in an experiment's files, which outlive it in git."""
-    from diptych.tracking.figures import numbers  # imports torch
+    from diptych.tracking.figures import numeric_figures  # imports torch
 
     found: dict[str, float] = {}
     ref = _git(root, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}").strip()
@@ -228,7 +228,7 @@ def _figures_of(root: Path, name: str, metrics: Sequence[str]) -> dict[str, floa
         text = _git(root, "show", f"{ref}:./{path}") if ref else ""
         if not text:
             raise SeedsError(f"experiment {name}: must have the file {path} (got none)")
-        found |= numbers(json.loads(text))
+        found |= numeric_figures(json.loads(text))
     return found
 
 

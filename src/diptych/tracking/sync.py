@@ -16,7 +16,7 @@ from diptych.tracking.events import RunStarted
 from diptych.tracking.journal import JournalError, JournalReader, about, is_being_written
 from diptych.tracking.mlflow_tracker import JOURNALS_FOLDER
 from diptych.tracking.process import LOCK_FILE, SNAPSHOT_FOLDER, record_folder, tidy_up
-from diptych.tracking.recorder import EXECUTION_TAG, prepare_mlflow
+from diptych.tracking.recorder import prepare_mlflow
 from diptych.tracking.recording import (
     failure_of,
     forget_failure,
@@ -27,6 +27,7 @@ from diptych.tracking.recording import (
 )
 from diptych.tracking.secrets import redacted
 from diptych.tracking.store import Store, find_store
+from diptych.tracking.tags import EXECUTION_TAG
 
 
 class SyncError(UserError):
@@ -66,12 +67,12 @@ def sync(root: Path, environment: Mapping[str, str]) -> Iterator[SyncedRun]:
     everything = root / JOURNALS_FOLDER
     if not everything.is_dir():
         return
-    desk = _Desk(root, environment)
+    stores = _Stores(root, environment)
     failures: list[str] = []
     with locked_folder(everything):
         for folder in sorted(everything.iterdir()):
             try:
-                yield from _bring_level(folder, desk)
+                yield from _bring_level(folder, stores)
             except UserError as error:
                 failures.append(str(error))
     if failures:
@@ -84,8 +85,8 @@ def unrecorded_journals(root: Path) -> list[Path]:
     return [one for folder in folders if not _is_busy(folder) for one in journals_in(folder)]
 
 
-class _Desk:
-    """What one synchronisation knows: its project, and the stores that it has opened."""
+class _Stores:
+    """The stores of a project's journals, each opened but once."""
 
     def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
         self.root = root
@@ -131,17 +132,17 @@ class _Desk:
         return None
 
 
-def _bring_level(folder: Path, desk: _Desk) -> Iterator[SyncedRun]:
+def _bring_level(folder: Path, stores: _Stores) -> Iterator[SyncedRun]:
     journals = journals_in(folder)
     if not journals and not (folder / SNAPSHOT_FOLDER).is_dir():
         return
-    store = desk.store_of(journals)
+    store = stores.store_of(journals)
     runs = {journal: _name_of(journal) for journal in journals}
     if not _is_busy(folder):
-        desk.open(store)
+        stores.open(store)
         with (folder / LOCK_FILE).open("ab") as lock:
             if try_lock(lock):
-                _record(folder, store, desk.root)
+                _record(folder, store, stores.root)
     for journal, name in runs.items():
         if failure_of(journal) is None:
             yield SyncedRun(name, redacted(store.uri), is_recorded(journal))
