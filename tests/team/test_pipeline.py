@@ -123,7 +123,7 @@ def test_a_member_promotes_and_another_may_look(
     refused = run_as(recorded.folder, ben, "diptych", "promote", "cnn", "--allow-dirty")
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
-    assert "Permission denied" in line
+    assert "must be granted" in line
     assert len(client.search_model_versions("name = 'diptych-cnn'")) == 1
     images = np.zeros((2, 1, 12, 12), np.uint8)
     with logged_in(team_server, team_server.stranger):
