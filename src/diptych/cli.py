@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 import typer
 
 from diptych.stage import PathOption, run_command
+from diptych.tracking.secrets import redacted
 
 
 def _named_file(path: Path) -> Path:
@@ -387,5 +388,5 @@ def main() -> None:
     try:
         run_command(app)
     except Exception:
-        traceback.print_exc()
+        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
         sys.exit(2)  # Python's own 1 would be taken for an answer

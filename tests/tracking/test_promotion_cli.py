@@ -175,7 +175,7 @@ from diptych.cli import app, main
 
 @app.command()
 def burst() -> None:
-    [][0]
+    raise IndexError("http://ann:secret@host/runs")
 
 main()
 """
@@ -187,7 +187,9 @@ def test_a_fault_of_ours_is_no_answer(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("Traceback (most recent call last)")
-    assert done.stderr.endswith("IndexError: list index out of range\n")
+    assert done.stderr.splitlines()[-1].startswith("IndexError: http://")
+    assert "host/runs" in done.stderr
+    assert "secret@" not in done.stderr
 
 
 def test_nothing_to_roll_back_to_is_one_line(project: Project) -> None:

@@ -77,7 +77,7 @@ def reproducing_commands(lineage: Lineage, workspace: Path) -> list[str]:
         "source .venv/bin/activate",
         f"dvc repro {shlex.quote(lineage.stage)}",
         *(
-            f"grep {digest} {shlex.quote(f'{out}/{MODEL_FILE}')}"
+            f"grep {shlex.quote(digest)} {shlex.quote(f'{out}/{MODEL_FILE}')}"
             for out in _model_folders(lineage, workspace)
             for digest in digests
             if digest
