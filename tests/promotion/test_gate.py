@@ -490,6 +490,22 @@ def test_likelihoods_that_were_got_otherwise_are_not_compared(
 
 
 @each_family
+def test_of_a_damaged_champion_only_stored_results_that_fit_will_do(
+    family: Family, policy: PromotionParams
+) -> None:
+    candidate = with_figures(record(family, IMAGES), num_parameters=10.0)
+    damaged = replace(champion(family), stored_weights_sha256="")
+    assert not damaged.is_intact
+    assert decide(candidate, damaged, policy, allow_dirty=False).is_promoted
+    unfit = [replace(damaged, per_image=None)]
+    if "vae" in PARTS[family]:
+        unfit += [with_figures(damaged, **{key: 7.0}) for key in PROTOCOL]
+    for one in unfit:
+        found = against(one, candidate, policy)["the champion's results"]
+        assert f"`diptych rollback {family}`" in found
+
+
+@each_family
 def test_a_champion_is_evaluated_anew_whose_results_today_cannot_be_compared(
     family: Family, policy_with: Policy
 ) -> None:

@@ -1,5 +1,6 @@
 """Who may promote and roll back on the team's server, and what a refusal leaves behind."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,9 +26,9 @@ from tests.tracking.promotions import (
     recorded,
 )
 
-from .conftest import Account, TeamServer
+from .conftest import Account, TeamServer, add_member
 from .projects import logged_in
-from .test_access import EDIT, MANAGE, add_colleague
+from .test_access import EDIT, GRANT, MANAGE, add_colleague
 
 __all__ = ["empty_database", "recorded"]  # fixtures from beside
 
@@ -111,6 +112,28 @@ def test_a_refused_rollback_leaves_nothing_that_others_would_complete(
         assert not promoted(member, project, "plain")
         assert standing(member) == Standing(2, 1)
         assert read_status(member, "cnn").disagreement is None
+
+
+def test_who_may_change_models_but_no_runs_promotes_without_the_cards_second_copy(
+    team_server: TeamServer, project: Project
+) -> None:
+    colleague = Account("may-no-runs", secrets.token_hex(16))
+    add_member(team_server, colleague)
+    grant = {"username": colleague.name, "resource_type": "registered_model", "resource_id": "*"}
+    assert team_server.ask("POST", GRANT, team_server.admin, grant | MANAGE).status == 200
+    notices: list[str] = []
+    with registrar_of(team_server, project, colleague, "no-runs") as registrar:
+        registrar = replace(registrar, notice=notices.append)
+        assert promoted(registrar, project, "plain")
+        assert standing(registrar) == Standing(1, None)
+        description = registrar.client.get_model_version("no-runs-cnn", "1").description
+    assert description is not None
+    assert "Promoted" in description
+    run_id = project.executions["plain"].runs["train_cnn"]
+    assert notices == [
+        f"run {run_id}: its experiment must be granted to you with EDIT to keep model_card.md "
+        "(got a refusal); the version's description has the card"
+    ]
 
 
 def test_what_was_interrupted_is_told_to_readers_and_kept_for_those_who_may(

@@ -75,22 +75,45 @@ def test_what_is_no_entry_is_one_line(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def log_of(*actions: tuple[Action, int]) -> list[AuditEntry]:
-    """A log of actions and the versions that they are about."""
-    return [
-        replace(ENTRY, number=number, action=action, version=version, after=Standing(version, None))
-        for number, (action, version) in enumerate(actions, start=1)
-    ]
+def log_of(*actions: tuple[Action, int], champion: int | None = None) -> list[AuditEntry]:
+    """A log of actions and the versions that they are about.
+
+    Args:
+        actions: Oldest first.
+        champion: Before the first of them.
+    """
+    log: list[AuditEntry] = []
+    for action, version in actions:
+        after = champion if action == "refused" else version
+        entry = replace(ENTRY, number=len(log) + 1, action=action, version=version)
+        log.append(replace(entry, before=Standing(champion, None), after=Standing(after, None)))
+        champion = after
+    return log
 
 
 def test_rollbacks_take_champions_away_and_refusals_change_nothing() -> None:
     log = log_of(("promoted", 1), ("refused", 2), ("promoted", 3), ("promoted", 4))
     assert champions(log) == [1, 3, 4]
-    log += log_of(("rolled back", 3))
+    log += log_of(("rolled back", 3), champion=4)
     assert champions(log) == [1, 3]
     assert standing_of(log) == Standing(3, None)
-    log += log_of(("promoted", 4), ("rolled back", 3), ("rolled back", 1))
+    log += log_of(("promoted", 4), ("rolled back", 3), ("rolled back", 1), champion=3)
     assert champions(log) == [1]
+
+
+def test_a_champion_again_is_there_twice_until_it_is_left() -> None:
+    log = log_of(("promoted", 1), ("promoted", 2), ("promoted", 1))
+    assert champions(log) == [1, 2, 1]
+    assert champions([*log, *log_of(("rolled back", 2), champion=1)]) == [1, 2]
+
+
+def test_what_is_moved_by_hand_is_followed() -> None:
+    log = log_of(("promoted", 1), ("promoted", 2), ("promoted", 3))
+    for present, expected in ((3, [1, 2, 3]), (2, [1, 2]), (7, [1, 2, 3, 7]), (None, [1, 2, 3])):
+        assert champions(log, present) == expected
+        assert champions([*log, *log_of(("promoted", 8), champion=present)]) == [*expected, 8]
+    # Gone back to by hand's alias, of whose past the log knows nothing.
+    assert champions([*log, *log_of(("rolled back", 9), champion=3)]) == [9]
 
 
 def test_what_is_not_done_does_not_count() -> None:

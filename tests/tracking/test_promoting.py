@@ -3,6 +3,8 @@
 import multiprocessing
 import shutil
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -320,6 +322,37 @@ def test_a_champion_without_stored_results_is_evaluated_anew(
     assert standing(project, f"diptych-{family}") == Standing(2, 1)
 
 
+@pytest.mark.parametrize("missing", [None, FIGURES_FILE])
+def test_a_damaged_champion_refuses_the_next_in_one_line_that_says_what_to_do(
+    built: Callable[..., Project], recorded: Project, missing: str | None
+) -> None:
+    project = built(images=images_of(15, 90.0))
+    project = Project(recorded.root, project.uri, project.executions)
+    promoted(project, "built")
+    _weights_of(project, project.executions["built"], "cnn").write_bytes(b"damaged")
+    if missing is not None:
+        run = project.client.get_run(project.executions["built"].runs["evaluate"])
+        Path(run.info.artifact_uri.removeprefix("file://"), missing).unlink()
+    outcome = promoted(project, "better")
+    refusals = {check.name: check.found for check in outcome.decision.refusals}
+    assert refusals["the champion's results"].startswith(
+        "to be evaluated anew its files must be those that were registered: "
+        "`diptych rollback cnn` goes back to the champion before"
+    )
+    assert check_laws(project) == Standing(1, None)
+
+
+def test_damaged_figures_of_a_champion_are_as_none(
+    built: Callable[..., Project], recorded: Project
+) -> None:
+    project = built(images=images_of(15, 90.0))
+    project = Project(recorded.root, project.uri, project.executions)
+    promoted(project, "built")
+    run = project.client.get_run(project.executions["built"].runs["evaluate"])
+    Path(run.info.artifact_uri.removeprefix("file://"), FIGURES_FILE).write_text("{")
+    assert promoted(project, "better").decision.is_promoted
+
+
 @pytest.fixture(scope="module")
 def processes() -> Any:
     """Makes processes that have imported everything already."""
@@ -447,6 +480,12 @@ def ladder(recorded: Project, copied: Copier) -> Project:
         (["1"], [Standing(3, 2), Standing(2, None)]),
         (["2"], [Standing(3, 1), Standing(1, None)]),
         (["1", "2"], [Standing(3, None)]),
+        (["3"], [Standing(2, 1), Standing(1, None)]),
+        (["4"], [Standing(3, 2), Standing(2, 1), Standing(1, None)]),
+        (["3", "4"], [Standing(2, 1), Standing(1, None)]),
+        (["2", "4"], [Standing(3, 1), Standing(1, None)]),
+        (["1", "2", "3"], []),
+        (["2", "3", "4"], [Standing(1, None)]),
     ],
 )
 def test_rollbacks_pass_over_versions_that_were_deleted_by_hand(
@@ -460,7 +499,42 @@ def test_rollbacks_pass_over_versions_that_were_deleted_by_hand(
         assert read_status(registrar, "cnn").disagreement is None
     with pytest.raises(RegistryError, match="must have a version @previous"):
         roll_back(registrar, "cnn")
+    is_another = standing(ladder).champion != 4
+    assert promoted(ladder, "0").decision.is_promoted is is_another
+
+
+@pytest.mark.parametrize(
+    ("deleted", "end"),
+    [
+        (["4"], Standing(5, 3)),
+        (["3", "4"], Standing(5, 2)),
+        (["3"], Standing(5, 4)),
+        (["1", "2", "3", "4"], Standing(5, None)),
+    ],
+)
+def test_after_a_deletion_a_promotion_keeps_the_newest_champion_that_is_left(
+    ladder: Project, deleted: list[str], end: Standing
+) -> None:
+    for version in deleted:
+        ladder.client.delete_model_version(NAME, version)
+    outcome = promoted(ladder, "better")
+    if not outcome.decision.is_promoted:  # beside version 4, without a mistake
+        assert standing(ladder) == Standing(4, None)
+        return
+    assert standing(ladder) == end
+    assert read_status(ladder.registrar(), "cnn").disagreement is None
+    if end.previous is not None:
+        assert roll_back(ladder.registrar(), "cnn").after.champion == end.previous
+
+
+def test_a_champion_that_was_made_by_hand_is_gone_back_to_and_from(ladder: Project) -> None:
+    ladder.client.set_registered_model_alias(NAME, "champion", "2")
+    ladder.client.delete_registered_model_alias(NAME, "previous")
+    assert roll_back(ladder.registrar(), "cnn").after == standing(ladder) == Standing(1, None)
+    ladder.client.set_registered_model_alias(NAME, "champion", "3")
     assert promoted(ladder, "0").decision.is_promoted
+    assert standing(ladder) == Standing(4, 3)
+    assert roll_back(ladder.registrar(), "cnn").after == standing(ladder) == Standing(3, 1)
 
 
 def test_what_would_lead_to_a_deleted_version_is_given_up(ladder: Project) -> None:
@@ -499,6 +573,50 @@ def test_an_interrupted_rollback_that_is_asked_for_again_goes_back_by_one_champi
     assert (entry.before, entry.after, entry.state) == (Standing(4, 3), Standing(3, 2), "done")
     assert check_laws(ladder) == Standing(3, 2)
     assert roll_back(ladder.registrar(), "cnn").after == Standing(2, 1)
+
+
+def test_a_rollback_that_somebody_else_is_at_is_not_ones_own(ladder: Project) -> None:
+    mine: list[AuditEntry] = []
+    refused: list[str] = []
+    others = threading.Event()
+
+    def ask_meanwhile() -> None:
+        """Ask for a rollback while another has written what it intends and holds the lock."""
+        others.set()
+        try:
+            mine.append(roll_back(ladder.registrar(), "cnn"))
+        except RegistryError as error:
+            refused.append(str(error))
+
+    thread = threading.Thread(target=ask_meanwhile)
+
+    def begin_other() -> None:
+        if others.is_set():
+            return
+        thread.start()
+        others.wait(60)
+        time.sleep(1)  # it has read the log and waits for the lock
+
+    # Its ticket and its intention are written.
+    entry = roll_back(ladder.registrar(DyingClient(ladder.client, 2, begin_other)), "cnn")
+    thread.join(60)
+    assert entry.after == check_laws(ladder) == Standing(3, 2)
+    assert mine == []
+    assert len(refused) == 1
+    assert "nothing was rolled back" in refused[0]
+
+
+@pytest.mark.parametrize("num_moved", [0, 1, 2])
+def test_an_interrupted_rollback_expects_the_champion_that_it_began_with(
+    ladder: Project, num_moved: int
+) -> None:
+    with suppress(Death):  # ticket and intention are written, and so many aliases are moved
+        roll_back(ladder.registrar(dying(ladder.client, 2 + num_moved)), "cnn")
+    for expected in (3, 0):
+        with pytest.raises(RegistryError, match=r"must be (version 3|none) \(got version 4\)"):
+            roll_back(ladder.registrar(), "cnn", expected_champion=expected)
+    entry = roll_back(ladder.registrar(), "cnn", expected_champion=4)
+    assert entry.after == check_laws(ladder) == Standing(3, 2)
 
 
 def restore(project: Project, start: Path) -> None:

@@ -74,10 +74,16 @@ class Beside:
     def change_candidate(self, **figures: float | None) -> None:
         self._change(self._candidate, figures)
 
+    def delete_figures_of_champion(self) -> None:
+        self._figures_file(self._champion).unlink()
+
+    def _figures_file(self, execution: Execution) -> Path:
+        run = self._project.client.get_run(execution.runs["evaluate"])
+        return Path(run.info.artifact_uri.removeprefix("file://"), FIGURES_FILE)
+
     def _change(self, execution: Execution, figures: Mapping[str, float | None]) -> None:
         """Change figures in the store, or for None take them away."""
-        run = self._project.client.get_run(execution.runs["evaluate"])
-        path = Path(run.info.artifact_uri.removeprefix("file://"), FIGURES_FILE)
+        path = self._figures_file(execution)
         content = {**json.loads(path.read_text()), **figures}
         kept = {key: value for key, value in content.items() if value is not None}
         path.write_text(json.dumps(kept))
@@ -142,16 +148,21 @@ def test_a_champion_whose_results_fit_is_not_evaluated(beside: Beside, family: A
     assert beside.evaluated == []
 
 
+@pytest.mark.parametrize("is_stored", [True, False])
 def test_a_champion_is_not_evaluated_for_a_candidate_that_is_refused_anyway(
-    beside: Beside,
+    beside: Beside, is_stored: bool
 ) -> None:
     beside.be_champion("vae")
     beside.change_champion(**{SEED: 1})
+    if not is_stored:
+        beside.delete_figures_of_champion()
     beside.change_candidate(**{SEED: None})
     outcome = beside.promote("vae")
     assert beside.evaluated == []
-    refusals = {check.name: check.found for check in outcome.decision.refusals}
-    assert refusals["figures"] == "vae.binarization_seed is missing"
+    refusals = {check.name: check for check in outcome.decision.refusals}
+    assert refusals["figures"].found == "vae.binarization_seed is missing"
+    if not is_stored:
+        assert refusals["same test set"].expected == "unknown"
 
 
 def test_a_protocol_takes_the_place_of_the_parameters(recorded: Project, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def comparison_checks(
         return [Check("champion", "to be compared with", "there is none", "not applicable")]
     return [
         *_entry_checks(candidate, champion),
-        _champion_check(champion, policy),
+        _champion_check(candidate, champion, policy),
         *_outcome_checks(candidate, champion, policy),
     ]
 
@@ -111,9 +111,12 @@ def needs_evaluation(
     entry = _entry_checks(candidate, champion)
     if _result_problems(candidate, policy) or any(one.status == "failed" for one in entry):
         return False
-    return bool(_result_problems(champion, policy)) or (
-        protocol_of(champion) != protocol_of(candidate)
-    )
+    return _is_outdated(champion, candidate, policy)
+
+
+def _is_outdated(champion: ModelRecord, candidate: ModelRecord, policy: PromotionParams) -> bool:
+    is_sound = not _result_problems(champion, policy)
+    return not is_sound or protocol_of(champion) != protocol_of(candidate)
 
 
 def _result_problems(record: ModelRecord, policy: PromotionParams) -> list[str]:
@@ -136,11 +139,21 @@ def _has_equal_weights(candidate: ModelRecord, champion: ModelRecord) -> bool:
 
 
 def _same_check(what: str, candidate: str, champion: str) -> Check:
-    return check(f"same {what}", champion[:12], candidate[:12], candidate == champion)
+    expected, found = (one[:12] or "unknown" for one in (champion, candidate))
+    return check(f"same {what}", expected, found, candidate == champion)
 
 
-def _champion_check(champion: ModelRecord, policy: PromotionParams) -> Check:
+def _champion_check(
+    candidate: ModelRecord, champion: ModelRecord, policy: PromotionParams
+) -> Check:
     problems = _result_problems(champion, policy)
+    if not champion.is_intact and _is_outdated(champion, candidate, policy):
+        # First: a check's text may be cut.
+        problems.insert(
+            0,
+            "to be evaluated anew its files must be those that were registered: "
+            f"`diptych rollback {champion.family}` goes back to the champion before",
+        )
     found = "; ".join(problems) or "sound"
     return check("the champion's results", "sound", found, not problems)
 

@@ -47,3 +47,10 @@ class ModelRecord:
     is_dirty: bool | None
     figures: Mapping[str, float]
     per_image: pd.DataFrame | None
+
+    @property
+    def is_intact(self) -> bool:
+        """Tell whether the store hands out the weights and the description that were tagged."""
+        tagged = self.weights_sha256, self.description_sha256
+        stored = self.stored_weights_sha256, self.stored_description_sha256
+        return all(tagged) and stored == tagged

@@ -115,20 +115,25 @@ def cut_reasons(reasons: Sequence[str]) -> tuple[str, ...]:
     return (*kept, f"and {more} more") if more else tuple(kept)
 
 
-def champions(log: Sequence[AuditEntry]) -> list[int]:
+def champions(log: Sequence[AuditEntry], present: int | None = None) -> list[int]:
     """Return the champions that can be gone back to, the present one last.
 
-    A promotion adds one; a rollback takes the last away.
+    A promotion adds one; a rollback takes the last away. Where somebody has moved the alias by
+    hand, to an earlier champion or to another version, the list follows.
+
+    Args:
+        log: Oldest entry first.
+        present: The version that is the champion now; None for the log's.
     """
     stack: list[int] = []
     for entry in log:
         if entry.state != "done" or entry.action == "refused":
             continue
+        _follow(stack, entry.before.champion)
         if entry.action == "rolled back":
-            while stack and stack[-1] != entry.version:
-                stack.pop()
-        if entry.action == "promoted" or not stack:
-            stack.append(entry.version)
+            del stack[_last_index(stack, entry.version) or 0 :]
+        stack.append(entry.version)
+    _follow(stack, present)
     return stack
 
 
@@ -136,6 +141,21 @@ def standing_of(log: Sequence[AuditEntry]) -> Standing:
     """Return what the aliases must be after a log."""
     moved = [entry.after for entry in log if entry.state == "done" and entry.action != "refused"]
     return moved[-1] if moved else Standing(None, None)
+
+
+def _follow(stack: list[int], champion: int | None) -> None:
+    """Let a version be the last of a list of champions; None for one that is no more."""
+    if champion is None:
+        return
+    index = _last_index(stack, champion)
+    if index is None:
+        stack.append(champion)
+    else:
+        del stack[index + 1 :]
+
+
+def _last_index(stack: Sequence[int], version: int) -> int | None:
+    return max((index for index, one in enumerate(stack) if one == version), default=None)
 
 
 def _storable(value: float | str) -> float | str:

@@ -2,7 +2,8 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
+from contextlib import suppress
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,27 +89,30 @@ def read_champion(
         evaluate: Called when the champion's results are not stored, or cannot be compared with the
             candidate's.
 
+    Returns:
+        What is stored, where that will do: for a candidate that is refused in any case, and of a
+        champion that is damaged, of which the gate says so.
+
     Raises:
-        StoreError: when it has to be evaluated and its files are not those that were tagged.
-        FileError: when its stored figures are damaged.
         UserError: when it cannot be evaluated.
     """
     family = candidate.family
     with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
         folder = download_model(client, origin.model, Path(temporary, "model"))
-        stored = _stored_evaluation(client, origin, Path(temporary))
-        if stored is not None:
-            champion = _record_of(family, origin, folder, stored)
-            if not needs_evaluation(champion, candidate, policy):
-                return champion
-        tagged, found = digests_of(origin.model.tags), digests_in(folder, family)
-        if folder is None or not tagged.are_known or found != tagged:
-            raise StoreError(
-                f"model {origin.model.model_id}: to be evaluated its files must have "
-                f"{tagged.shown()} (got {found.shown()})"
-            )
-        evaluation = evaluate(family, folder, protocol_of(candidate))
-        return _record_of(family, origin, folder, evaluation)
+        stored = None
+        with suppress(FileError):  # of damaged figures, as of none
+            stored = _stored_evaluation(client, origin, Path(temporary))
+        # Which test set it would be evaluated on, nobody knows before.
+        assumed = stored or Evaluation({}, None, candidate.test_sha256)
+        champion = _record_of(family, origin, folder, assumed)
+        if (
+            folder is not None
+            and champion.is_intact
+            and needs_evaluation(champion, candidate, policy)
+        ):
+            evaluation = evaluate(family, folder, protocol_of(candidate))
+            return _record_of(family, origin, folder, evaluation)
+        return champion if stored else replace(champion, test_sha256="")
 
 
 def _record_of(

@@ -4,7 +4,7 @@ Whoever has the lock next completes what somebody was killed in.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from diptych.tracking.audit import AuditEntry, Standing
 from diptych.tracking.registry import (
@@ -18,6 +18,19 @@ from diptych.tracking.registry import (
 
 RaiseIfLost = Callable[[], None]
 """Raises if the lock was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A registered model in which nothing is interrupted.
+
+    Attributes:
+        state: Its.
+        completed: What was interrupted and has been completed here; None for nothing.
+    """
+
+    state: RegistryState
+    completed: AuditEntry | None = None
 
 
 def carry_out(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost) -> AuditEntry:
@@ -38,14 +51,15 @@ def carry_out(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost)
         return _complete(registry, entry, raise_if_lost)
     except DeniedError:
         # Left as intended, the next command of somebody who may would carry it out.
+        raise_if_lost()
         registry.write(replace(entry, state="undone"))
         raise
 
 
 def settle(
     registry: Registry, raise_if_lost: RaiseIfLost, notice: Callable[[str], None]
-) -> RegistryState:
-    """Complete what was interrupted, or give it up; return the state after it.
+) -> Settled:
+    """Complete what was interrupted, or give it up.
 
     Args:
         registry: Where; its lock is held.
@@ -58,18 +72,19 @@ def settle(
     state = registry.read()
     entry = state.interrupted
     if entry is None:
-        return state
+        return Settled(state)
     where = f"{registry.name}: audit entry {entry.number}, interrupted:"
-    if _can_complete(registry, state.standing, entry):
-        try:
-            _complete(registry, entry, raise_if_lost)
-        except DeniedError as error:
-            raise DeniedError(f"{where} to be completed first: {error}") from None
-        notice(f"{where} completed ({entry.action}: version {entry.version})")
-    else:
+    if not _can_complete(registry, state.standing, entry):
+        raise_if_lost()
         registry.write(replace(entry, state="undone"))
         notice(f"{where} given up, a version or alias was changed by hand")
-    return registry.read()
+        return Settled(registry.read())
+    try:
+        completed = _complete(registry, entry, raise_if_lost)
+    except DeniedError as error:
+        raise DeniedError(f"{where} to be completed first: {error}") from None
+    notice(f"{where} completed ({entry.action}: version {entry.version})")
+    return Settled(registry.read(), completed)
 
 
 def shown(standing: Standing) -> str:
@@ -94,8 +109,6 @@ def _can_complete(registry: Registry, found: Standing, entry: AuditEntry) -> boo
 
 def _complete(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost) -> AuditEntry:
     """Bring about what an entry says, from wherever it was interrupted."""
-    if entry.action != "rolled back":
-        registry.tag_verdict(entry.version, entry.action, "\n".join(entry.why))
     if entry.action != "refused":
         raise_if_lost()
         registry.set_alias(PREVIOUS, entry.after.previous)
@@ -107,6 +120,9 @@ def _complete(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost)
             f"{registry.name}: aliases must be {shown(entry.after)} (got {shown(found)}, "
             "moved by somebody else)"
         )
+    if entry.action != "rolled back":  # last: a version says so only when it is true
+        registry.tag_verdict(entry.version, entry.action, "\n".join(entry.why))
     done = replace(entry, state="done")
+    raise_if_lost()
     registry.write(done)
     return done

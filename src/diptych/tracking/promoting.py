@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,14 @@ from diptych.tracking.model_records import (
     read_champion,
     read_record,
 )
-from diptych.tracking.moves import RaiseIfLost, carry_out, settle, shown, version_text
+from diptych.tracking.moves import (
+    RaiseIfLost,
+    Settled,
+    carry_out,
+    settle,
+    shown,
+    version_text,
+)
 from diptych.tracking.origins import Origin, PipelineRun, find_origin
 from diptych.tracking.promotion_lock import LockError, acting_user
 from diptych.tracking.registrar import Registrar
@@ -109,7 +115,7 @@ def promote(registrar: Registrar, family: Family, request: Request, evaluate: Ev
     )
     candidate = read_record(registrar.client, family, origin)
     for _ in range(_MAX_ROUNDS):
-        state = registry.read() if request.is_dry_run else _settled(registrar, registry)
+        state = registry.read() if request.is_dry_run else _settled(registrar, registry).state
         before = state.standing
         _check_expected(registry, before, request.expected_champion)
         champion = _champion_record(registrar, registry, candidate, before.champion, evaluate)
@@ -118,9 +124,9 @@ def promote(registrar: Registrar, family: Family, request: Request, evaluate: Ev
         if request.is_dry_run:
             return outcome
         with registrar.lock(registry) as raise_if_lost:
-            state = settle(registry, raise_if_lost, registrar.notice)
+            state = settle(registry, raise_if_lost, registrar.notice).state
             if state.standing == before:
-                return _conclude(registry, state, origin, outcome, raise_if_lost)
+                return _conclude(registrar, registry, state, origin, outcome, raise_if_lost)
     raise LockError(_RESTLESS.format(registry.name))
 
 
@@ -147,23 +153,27 @@ def roll_back(
     """
     registry = registrar.registry(family)
     began = registry.read()
-    before = began.standing
+    unfinished = began.interrupted
+    is_asked_again = unfinished is not None and unfinished.action == "rolled back"
+    # Its aliases may be half moved.
+    before = unfinished.before if unfinished and is_asked_again else began.standing
     _check_expected(registry, before, expected_champion)
-    state = _settled(registrar, registry)
-    if (resumed := _resumed_rollback(began, state)) is not None:
-        return resumed
-    _check_unmoved(registry, before, state.standing)
-    target = _checked_previous(registrar, registry, family, before)
+    settled = _settled(registrar, registry)
+    if is_asked_again and settled.completed is not None:
+        return settled.completed
+    _check_unmoved(registry, before, settled.state.standing)
+    after = _after_rollback(registry, settled.state)
+    target = _checked_target(registrar, registry, family, after)
     with registrar.lock(registry) as raise_if_lost:
-        state = settle(registry, raise_if_lost, registrar.notice)
+        state = settle(registry, raise_if_lost, registrar.notice).state
         _check_unmoved(registry, before, state.standing)
         entry = _new_entry(
             state,
             action="rolled back",
             version=int(target.version),
-            after=Standing(int(target.version), _champion_before(registry, state)),
+            after=after,
             run_id=target.run_id or "",
-            reasons=(f"rolled back from version {before.champion}",),
+            reasons=(_rollback_reason(state),),
             figures=_figures_of(state, int(target.version)),
         )
         return carry_out(registry, entry, raise_if_lost)
@@ -212,11 +222,11 @@ def read_history(registrar: Registrar, family: Family) -> tuple[AuditEntry, ...]
     return registrar.registry(family).read().log
 
 
-def _settled(registrar: Registrar, registry: Registry) -> RegistryState:
-    """Return the state, after completing what an earlier process was killed in."""
+def _settled(registrar: Registrar, registry: Registry) -> Settled:
+    """Complete what an earlier process was killed in; the lock is taken if there is such."""
     state = registry.read()
     if not state.interrupted:
-        return state
+        return Settled(state)
     with registrar.lock(registry) as raise_if_lost:
         return settle(registry, raise_if_lost, registrar.notice)
 
@@ -231,15 +241,6 @@ def _disagreement(state: RegistryState) -> str | None:
     if logged == found:
         return None
     return f"aliases must be {shown(logged)} as in the log (got {shown(found)})"
-
-
-def _resumed_rollback(began: RegistryState, state: RegistryState) -> AuditEntry | None:
-    """Return the rollback that was not finished at the beginning and is done now."""
-    unfinished = began.interrupted
-    if unfinished is None or unfinished.action != "rolled back":
-        return None
-    entry = next(one for one in state.log if one.number == unfinished.number)
-    return entry if entry.state == "done" else None
 
 
 def _check_unmoved(registry: Registry, before: Standing, found: Standing) -> None:
@@ -267,7 +268,12 @@ def _champion_record(
 ) -> ModelRecord | None:
     if version is None:
         return None
-    origin = registered_origin(registry, version)
+    try:
+        origin = registered_origin(registry, version)
+    except RegistryError as error:
+        raise RegistryError(
+            f"{error}; `diptych rollback {candidate.family}` goes back to the champion before"
+        ) from None
 
     def evaluate_and_tell(
         family: Family, folder: Path, protocol: Mapping[str, float]
@@ -282,6 +288,7 @@ def _champion_record(
 
 
 def _conclude(
+    registrar: Registrar,
     registry: Registry,
     state: RegistryState,
     origin: Origin,
@@ -290,13 +297,16 @@ def _conclude(
 ) -> Outcome:
     """Register the candidate and do what the gate has decided."""
     candidate, decision = outcome.candidate, outcome.decision
-    version = register_candidate(registry, origin, candidate, decision, raise_if_lost)
-    before = state.standing
+    version = register_candidate(
+        registry, origin, candidate, decision, raise_if_lost, registrar.notice
+    )
     entry = _new_entry(
         state,
         action="promoted" if decision.is_promoted else "refused",
         version=version,
-        after=Standing(version, before.champion) if decision.is_promoted else before,
+        after=_after_promotion(registry, state, version)
+        if decision.is_promoted
+        else state.standing,
         run_id=candidate.run_id,
         reasons=_reasons(decision),
         figures=_headline(candidate),
@@ -329,16 +339,16 @@ def _new_entry(
     )
 
 
-def _checked_previous(
-    registrar: Registrar, registry: Registry, family: Family, standing: Standing
+def _checked_target(
+    registrar: Registrar, registry: Registry, family: Family, after: Standing
 ) -> "ModelVersion":
     """Return the version to roll back to, after a look at its model's bytes."""
-    if standing.champion is None or standing.previous is None:
+    if after.champion is None:
         raise RegistryError(
             f"{registry.name}: must have a version @{PREVIOUS} to roll back to (got none)"
         )
-    version = registry.version(standing.previous)
-    model = registered_origin(registry, standing.previous).model
+    version = registry.version(after.champion)
+    model = registered_origin(registry, after.champion).model
     where = f"{registry.name}: version {version.version}"
     for status in (str(version.status), str(model.status)):
         if status != "READY":
@@ -349,16 +359,40 @@ def _checked_previous(
     return version
 
 
-def _champion_before(registry: Registry, state: RegistryState) -> int | None:
-    """Return the newest champion before the previous one, of those that have not been deleted.
+def _after_rollback(registry: Registry, state: RegistryState) -> Standing:
+    """Return what a rollback makes of the aliases; None where there is nothing to go back to.
 
-    None when the log knows of none.
+    Versions that were deleted by hand, whose aliases MLflow has deleted with them, are passed over.
     """
-    existing = (one for one in reversed(champions(state.log)) if registry.has(one))
-    champion, previous, before = islice(chain(existing, repeat(None)), 3)
-    if Standing(champion, previous) != state.standing:
-        return None  # moved by hand
-    return before
+    champion, previous = state.standing.champion, state.standing.previous
+    known = champions(state.log, champion)
+    if previous is None or previous == champion:
+        previous = _newest_existing(registry, known[:-1], but=known[-1] if known else None)
+    if previous is None:
+        return Standing(None, None)
+    # Of a version that the log knows no champion before, nothing is known.
+    before = champions(state.log, previous)[:-1] if previous in known else []
+    return Standing(previous, _newest_existing(registry, before, but=previous))
+
+
+def _after_promotion(registry: Registry, state: RegistryState, version: int) -> Standing:
+    """Return what a promotion makes of the aliases; a champion that was deleted is passed over."""
+    champion = state.standing.champion
+    if champion is None:
+        champion = _newest_existing(registry, champions(state.log), but=version)
+    return Standing(version, champion or state.standing.previous)
+
+
+def _newest_existing(registry: Registry, versions: Sequence[int], but: int | None) -> int | None:
+    """Return the last of some versions that is there, except one; None if there is none."""
+    return next((one for one in reversed(versions) if one != but and registry.has(one)), None)
+
+
+def _rollback_reason(state: RegistryState) -> str:
+    champion = state.standing.champion
+    if champion is not None or not state.log:
+        return f"rolled back from {version_text(champion)}"
+    return f"rolled back from {version_text(champions(state.log)[-1])}, which is no more"
 
 
 def _figures_of(state: RegistryState, version: int) -> Mapping[str, float | str]:

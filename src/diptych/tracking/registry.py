@@ -4,9 +4,9 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diptych.errors import UserError
 from diptych.promotion.card import cut_card
@@ -240,7 +240,7 @@ class Registry:
     def _link(self, model_id: str, version: int) -> None:
         """Let a logged model name its version; of MLflow's stores only servers do so themselves."""
         tags = self.client.get_logged_model(model_id).tags
-        links = json.loads(tags.get(_VERSIONS_TAG, "[]"))
+        links = _links_in(tags.get(_VERSIONS_TAG, "[]"))
         own = {"name": self.name, "version": version}
         if own not in links:
             value = json.dumps([*links, own])
@@ -254,6 +254,14 @@ class Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+
+
+def _links_in(text: str) -> list[Any]:
+    """Return a list that is stored as JSON; nothing of what somebody has put in its place."""
+    with suppress(ValueError):
+        links = json.loads(text)
+        return links if isinstance(links, list) else []
+    return []
 
 
 def _log_of(tags: Mapping[str, str]) -> tuple[AuditEntry, ...]:

@@ -1,7 +1,7 @@
 """Versions of a registered model: made from logged models, with what they say of themselves."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from diptych.promotion.card import model_card
 from diptych.promotion.decision import Decision
 from diptych.promotion.record import Family, ModelRecord
-from diptych.tracking.client import StoreError
+from diptych.tracking.client import StoreError, is_refusal
 from diptych.tracking.moves import RaiseIfLost
 from diptych.tracking.origins import Origin, get_run
 from diptych.tracking.registry import Registry, was_promoted
@@ -52,6 +52,7 @@ def register_candidate(
     candidate: ModelRecord,
     decision: Decision,
     raise_if_lost: RaiseIfLost,
+    notice: Callable[[str], None],
 ) -> int:
     """Return a candidate's version, registered if it was not, with a card of this decision.
 
@@ -61,6 +62,7 @@ def register_candidate(
         candidate: The model.
         decision: The gate's.
         raise_if_lost: Raises if the lock was lost.
+        notice: Told in one line of a run that this user may not add the card to.
     """
     known = registry.find(candidate)
     if known is not None and was_promoted(known):
@@ -77,7 +79,7 @@ def register_candidate(
     else:
         tags = _version_tags(origin, candidate)
         version = registry.register(candidate, tags, card_of(None))
-    _log_card(registry.client, candidate.run_id, card_of(version))
+    _log_card(registry.client, candidate.run_id, card_of(version), notice)
     registry.describe(version, card_of(version))
     return version
 
@@ -124,8 +126,22 @@ def _version_tags(origin: Origin, record: ModelRecord) -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
-def _log_card(client: "MlflowClient", run_id: str, card: str) -> None:
+def _log_card(
+    client: "MlflowClient", run_id: str, card: str, notice: Callable[[str], None]
+) -> None:
+    from mlflow.exceptions import MlflowException
+    from requests import HTTPError
+
     with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
         path = Path(temporary, CARD_FILE)
         path.write_text(card, encoding="utf-8")
-        client.log_artifact(run_id, str(path))
+        try:
+            client.log_artifact(run_id, str(path))
+        except (MlflowException, HTTPError) as error:
+            if not is_refusal(error):
+                raise
+            # Who may change models need not be allowed to change the experiment's runs.
+            notice(
+                f"run {run_id}: its experiment must be granted to you with EDIT to keep "
+                f"{CARD_FILE} (got a refusal); the version's description has the card"
+            )
