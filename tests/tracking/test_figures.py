@@ -1,6 +1,8 @@
 """What training and evaluation hand to a tracker, as events."""
 
 import io
+import json
+import math
 import subprocess
 import sys
 
@@ -53,6 +55,16 @@ def test_curves_are_an_artifact_that_depends_on_rows_title_and_epoch_kept() -> N
 def test_numbers_are_found_at_any_depth_and_nothing_else_is() -> None:
     figures = {"a": 1, "b": {"c": 0.5, "d": {"e": 2}}, "list": [1], "text": "x", "flag": True}
     assert numeric_figures(figures) == {"a": 1.0, "b.c": 0.5, "b.d.e": 2.0}
+
+
+def test_a_whole_number_that_no_float_holds_is_infinite_as_one_with_an_exponent_is() -> None:
+    text = f'{{"a": 1{"0" * 400}, "b": -1{"0" * 400}, "c": 1e400, "d": 1{"0" * 300}}}'
+    assert numeric_figures(json.loads(text)) == {
+        "a": math.inf,
+        "b": -math.inf,
+        "c": math.inf,
+        "d": 1e300,
+    }
 
 
 def test_a_stage_starts_without_any_drawing_library() -> None:

@@ -10,16 +10,12 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from diptych.evaluation.binarization import binarization_of
 from diptych.evaluation.params import EvaluateParams
 from diptych.images.batches import ResidentSet, to_pixels
 from diptych.optimization.compute import Compute
 from diptych.vae.elbo import active_units
-from diptych.vae.evaluate import (
-    binarized_once,
-    evaluate_elbo,
-    evaluate_log_likelihood,
-    posterior_means,
-)
+from diptych.vae.evaluate import evaluate_elbo, evaluate_log_likelihood, posterior_means
 from diptych.vae.model import Vae
 
 
@@ -69,7 +65,7 @@ def evaluate_autoencoder(
         params: Importance samples and seed.
         compute: Where.
     """
-    binary = binarized_once(images.images, params.seed)
+    binary = binarization_of(images.images, params.seed)
     terms = evaluate_elbo(model, binary, params.seed, compute)
     nll = -evaluate_log_likelihood(
         model, binary, params.num_importance_samples, params.seed, compute

@@ -10,11 +10,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diptych.cnn.model import Cnn
+from diptych.evaluation.binarization import binarization_of
 from diptych.evaluation.params import GenerateSamplesParams
 from diptych.images.batches import ResidentSet, to_unit_interval
 from diptych.optimization.compute import Compute
 from diptych.optimization.seeding import generator
-from diptych.vae.evaluate import binarized_once, posterior_means
+from diptych.vae.evaluate import posterior_means
 from diptych.vae.model import Vae
 from diptych.vae.sampling import (
     class_walks,
@@ -76,11 +77,11 @@ def generate(
             0, latents.shape[:2]
         )
 
-    means = posterior_means(model, binarized_once(train.images, params.seed), compute).cpu()
+    means = posterior_means(model, binarization_of(train.images, params.seed), compute).cpu()
     num_pairs = min(params.num_interpolations, len(test) // 2)
     chosen = torch.randperm(len(test), generator=generator(params.seed, "pairs"))[: 2 * num_pairs]
     ends = test.images[chosen.to(compute.device)]
-    end_means = posterior_means(model, binarized_once(ends, params.seed), compute).cpu()
+    end_means = posterior_means(model, binarization_of(ends, params.seed), compute).cpu()
     lines = interpolations(
         end_means[:num_pairs], end_means[num_pairs:], params.num_interpolation_steps
     )

@@ -1,5 +1,6 @@
 """Reports and figures as MLflow shows them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,9 +52,19 @@ def _displayable(images: Tensor) -> Tensor:
 
 
 def numeric_figures(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of nested figures under dotted keys; lists and text are left out."""
+    """Return the numbers of nested figures under dotted keys; lists and text are left out.
+
+    A whole number that no float can hold is infinite, as one with an exponent is when it is read.
+    """
     return {
-        key: float(value)
+        key: _as_float(value)
         for key, value in dotted(figures).items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
+
+
+def _as_float(value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
