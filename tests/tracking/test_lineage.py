@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +73,7 @@ def register(store: Store, run_id: str, model_id: str, name: str = "diptych-cnn"
 
 
 @dataclass(frozen=True)
-class Desk:
+class Project:
     """A project with a store that holds one registered model."""
 
     folder: Path
@@ -86,28 +86,35 @@ class Desk:
         return find_lineage(self.store, model, self.folder / "params.yaml")
 
 
-Registrar = Callable[..., Desk]
+Maker = Callable[..., Project]
+"""Makes the project from a parameter file, digests, and tags of the run (`__` for a dot)."""
 
 
 @pytest.fixture
-def registered(project: Path) -> Registrar:
+def registered(project: Path, tmp_path: Path) -> Maker:
     """Records a run with tags and, unless None, a parameter file; registers its model."""
 
-    def make(params: str | None = PARAMS, **tags: str | None) -> Desk:
-        desk = Desk(project)
-        client = client_of(desk.store)
+    def make(
+        params: str | bytes | None = PARAMS,
+        digests: Mapping[str, str] = {"weights_sha256": WEIGHTS},
+        **tags: str | None,
+    ) -> Project:
+        made = Project(project)
+        client = client_of(made.store)
         experiment = client.create_experiment("e", (project / "mlartifacts").as_uri())
         chosen = {**TAGS, **{key.replace("__", "."): value for key, value in tags.items()}}
         known = {key: value for key, value in chosen.items() if value is not None}
         run_id = client.create_run(experiment, tags=known).info.run_id
         if params is not None:
-            client.log_text(run_id, params, "params.yaml")
+            file = tmp_path / "params.yaml"
+            file.write_bytes(params.encode() if isinstance(params, str) else params)
+            client.log_artifact(run_id, str(file))
         model = client.create_logged_model(
-            experiment, "cnn", source_run_id=run_id, tags={"weights_sha256": WEIGHTS}
+            experiment, "cnn", source_run_id=run_id, tags=dict(digests)
         )
         client.finalize_logged_model(model.model_id, "READY")
-        register(desk.store, run_id, model.model_id)
-        return desk
+        register(made.store, run_id, model.model_id)
+        return made
 
     return make
 
@@ -131,10 +138,10 @@ def commit_of(folder: Path, **changes: str | None) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
-def test_a_lineage_is_what_the_run_recorded(registered: Registrar) -> None:
-    desk = registered()
-    found = desk.find("diptych-cnn@champion")
-    assert found == desk.find("diptych-cnn") == desk.find("diptych-cnn/1")
+def test_a_lineage_is_what_the_run_recorded(registered: Maker) -> None:
+    project = registered()
+    found = project.find("diptych-cnn@champion")
+    assert found == project.find("diptych-cnn") == project.find("diptych-cnn/1")
     assert (found.model, found.version, found.aliases) == ("diptych-cnn", 1, ("champion",))
     assert (found.family, found.stage) == ("cnn", "train_cnn")
     assert (found.commit, found.is_dirty, found.preset) == (COMMIT, False, "custom")
@@ -148,26 +155,26 @@ def test_a_lineage_is_what_the_run_recorded(registered: Registrar) -> None:
         "train_cnn.seed": 7,
         "train_cnn.rate": 0.001,
     }
-    commit = commit_of(desk.folder)
+    commit = commit_of(project.folder)
     here = replace(found, commit=commit)
-    assert caveats(here, desk.folder) == []
-    as_json = json.loads(json.dumps(lineage_as_json(here, desk.folder), allow_nan=False))
-    assert as_json["commands"] == reproducing_commands(here, desk.folder)
+    assert caveats(here, project.folder) == []
+    as_json = json.loads(json.dumps(lineage_as_json(here, project.folder), allow_nan=False))
+    assert as_json["commands"] == reproducing_commands(here, project.folder)
     assert as_json["commands"][-1] == f"grep {WEIGHTS} models/cnn/model.json"
     assert (as_json["params"], as_json["commit"]) == (found.params, commit)
 
 
-def test_the_short_name_has_the_prefix_of_params(registered: Registrar) -> None:
-    desk = registered()
-    write_params(desk.folder, {})
-    assert desk.find("cnn@champion").model == "diptych-cnn"
-    write_params(desk.folder, {"promotion": {"prefix": "other"}})
+def test_the_short_name_has_the_prefix_of_params(registered: Maker) -> None:
+    project = registered()
+    write_params(project.folder, {})
+    assert project.find("cnn@champion").model == "diptych-cnn"
+    write_params(project.folder, {"promotion": {"prefix": "other"}})
     with pytest.raises(StoreError, match=r"^other-cnn: .* must be one of: diptych-cnn$"):
-        desk.find("cnn")
-    (desk.folder / "params.yaml").unlink()
+        project.find("cnn")
+    (project.folder / "params.yaml").unlink()
     with pytest.raises(ParamsError):
-        desk.find("cnn")
-    assert desk.find("diptych-cnn/1").version == 1  # reads no params
+        project.find("cnn")
+    assert project.find("diptych-cnn/1").version == 1  # reads no params
 
 
 @pytest.mark.parametrize(
@@ -182,7 +189,7 @@ def test_the_short_name_has_the_prefix_of_params(registered: Registrar) -> None:
     ],
 )
 def test_what_is_not_registered_is_one_line_that_names_what_is(
-    registered: Registrar, model: str, line: str
+    registered: Maker, model: str, line: str
 ) -> None:
     with pytest.raises((StoreError, LineageError), match=line):
         registered().find(model)
@@ -190,7 +197,7 @@ def test_what_is_not_registered_is_one_line_that_names_what_is(
 
 def test_a_store_that_is_not_there_or_does_not_answer_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=DATABASE_FILE):
-        Desk(tmp_path).find()
+        Project(tmp_path).find()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -203,81 +210,83 @@ def test_a_store_that_is_not_there_or_does_not_answer_is_one_line(tmp_path: Path
     assert "hunter2" not in str(caught.value)
 
 
-def test_dirty_code_is_said_not_to_be_in_the_commit(registered: Registrar) -> None:
-    desk = registered(diptych__git_dirty="true", diptych__code_diff_sha256="e" * 64)
-    found = replace(desk.find(), commit=commit_of(desk.folder))
-    (caveat,) = caveats(found, desk.folder)
+def test_dirty_code_is_said_not_to_be_in_the_commit(registered: Maker) -> None:
+    project = registered(diptych__git_dirty="true", diptych__code_diff_sha256="e" * 64)
+    found = replace(project.find(), commit=commit_of(project.folder))
+    (caveat,) = caveats(found, project.folder)
     assert caveat.endswith("the commit alone does not reproduce it")
     assert "e" * 64 in caveat
-    assert f"caveat      {caveat}" in lineage_lines(found, desk.folder)
+    assert f"caveat      {caveat}" in lineage_lines(found, project.folder)
 
 
-def test_without_a_commit_or_params_there_are_no_commands(registered: Registrar) -> None:
-    desk = registered(params=None, mlflow__source__git__commit=None, diptych__git_dirty=None)
-    found = desk.find()
-    assert reproducing_commands(found, desk.folder) == []
-    assert len(caveats(found, desk.folder)) == 2
+def test_without_a_commit_or_params_there_are_no_commands(registered: Maker) -> None:
+    project = registered(params=None, mlflow__source__git__commit=None, diptych__git_dirty=None)
+    found = project.find()
+    assert reproducing_commands(found, project.folder) == []
+    assert len(caveats(found, project.folder)) == 2
     with pytest.raises(LineageError, match=r"must keep params.yaml \(got none\)"):
         params_of(found)
-    commit = commit_of(desk.folder)
-    assert reproducing_commands(replace(found, commit=commit), desk.folder) == []
-    assert reproducing_commands(replace(found, params_text=PARAMS), desk.folder) == []
+    commit = commit_of(project.folder)
+    assert reproducing_commands(replace(found, commit=commit), project.folder) == []
+    assert reproducing_commands(replace(found, params_text=PARAMS), project.folder) == []
     complete = replace(found, commit=commit, params_text=PARAMS)
-    assert reproducing_commands(complete, desk.folder) != []
+    assert reproducing_commands(complete, project.folder) != []
 
 
-def test_masked_credentials_and_another_number_of_threads_are_told(registered: Registrar) -> None:
+def test_masked_credentials_and_another_number_of_threads_are_told(registered: Maker) -> None:
     params = "dataset: {sources: ['https://***@host/x']}\ncompute: {num_threads: auto}\n"
-    desk = registered(params, diptych__num_threads="4096")
-    found = replace(desk.find(), commit=commit_of(desk.folder))
-    sources, threads = caveats(found, desk.folder)
+    project = registered(params, diptych__num_threads="4096")
+    found = replace(project.find(), commit=commit_of(project.folder))
+    sources, threads = caveats(found, project.folder)
     assert "credentials in dataset.sources" in sources
     assert "auto stood for 4096" in threads
 
 
 def test_another_device_and_precision_than_auto_stands_for_here_are_told(
-    registered: Registrar,
+    registered: Maker,
 ) -> None:
     params = "compute: {device: auto, precision: auto, num_threads: 2}\n"
     here = compute_tags(
         {f"compute.{name}": "auto" for name in ("device", "precision")} | {"compute.num_threads": 1}
     )
-    desk = registered(params, **here)
-    same = replace(desk.find(), commit=commit_of(desk.folder))
-    assert caveats(same, desk.folder) == []
+    project = registered(params, **here)
+    same = replace(project.find(), commit=commit_of(project.folder))
+    assert caveats(same, project.folder) == []
     there = {"device": "tpu", "precision": "float8"}
     elsewhere = replace(same, machine={**same.machine, **there})
-    device, precision = caveats(elsewhere, desk.folder)
+    device, precision = caveats(elsewhere, project.folder)
     assert (
         f"compute.device: auto stood for tpu there and is {here['diptych.device']} here" in device
     )
     assert "compute.precision: auto stood for float8 there" in precision
     chosen = replace(same, params_text=params.replace("auto", "cpu"), machine=there)
-    assert caveats(chosen, desk.folder) == []
+    assert caveats(chosen, project.folder) == []
 
 
 def test_params_are_compared_with_their_preset_as_the_commit_has_it(
-    registered: Registrar,
+    registered: Maker,
 ) -> None:
-    desk = registered()
-    commit = commit_of(desk.folder)
-    (desk.folder / "params.yaml").write_text("changed: {since: true}")
-    found = replace(desk.find(), commit=commit)
+    project = registered()
+    commit = commit_of(project.folder)
+    (project.folder / "params.yaml").write_text("changed: {since: true}")
+    found = replace(project.find(), commit=commit)
     seed = Change("train_cnn.seed", 0, 7)
-    assert changed_params(replace(found, preset="fast"), desk.folder) == [seed]
+    assert changed_params(replace(found, preset="fast"), project.folder) == [seed]
     rate = Change("train_cnn.rate", 0.1, 0.001)
-    assert changed_params(found, desk.folder) == [seed, rate]
-    assert "params      train_cnn.rate: 0.001 (default: 0.1)" in lineage_lines(found, desk.folder)
-    assert changed_params(replace(found, params_text=None), desk.folder) is None
+    assert changed_params(found, project.folder) == [seed, rate]
+    assert "params      train_cnn.rate: 0.001 (default: 0.1)" in lineage_lines(
+        found, project.folder
+    )
+    assert changed_params(replace(found, params_text=None), project.folder) is None
 
 
 def test_the_commands_look_where_the_commit_has_the_model_not_the_checkout(
-    registered: Registrar,
+    registered: Maker,
 ) -> None:
-    desk = registered()
-    found = replace(desk.find(), commit=commit_of(desk.folder), description_sha256="e" * 64)
-    (desk.folder / "dvc.yaml").write_text(PIPELINE.replace("models/cnn", "elsewhere/cnn"))
-    commands = reproducing_commands(found, desk.folder)
+    project = registered()
+    found = replace(project.find(), commit=commit_of(project.folder), description_sha256="e" * 64)
+    (project.folder / "dvc.yaml").write_text(PIPELINE.replace("models/cnn", "elsewhere/cnn"))
+    commands = reproducing_commands(found, project.folder)
     assert commands == [
         f"git worktree add --detach ../diptych-cnn-1 {found.commit}",
         "diptych lineage diptych-cnn/1 --print-params > ../diptych-cnn-1/params.yaml",
@@ -288,45 +297,45 @@ def test_the_commands_look_where_the_commit_has_the_model_not_the_checkout(
         f"grep {'e' * 64} models/cnn/model.json",
         f"grep {WEIGHTS} models/cnn/model.json",
     ]
-    (desk.folder / "dvc.yaml").unlink()
-    assert reproducing_commands(found, desk.folder) == commands
+    (project.folder / "dvc.yaml").unlink()
+    assert reproducing_commands(found, project.folder) == commands
 
 
 @pytest.mark.parametrize("commit", [COMMIT, "--output=made", "HEAD"])
 def test_a_commit_that_git_lacks_is_told_and_nothing_is_asked_of_it(
-    registered: Registrar, commit: str
+    registered: Maker, commit: str
 ) -> None:
-    desk = registered()
-    commit_of(desk.folder)
-    found = replace(desk.find(), commit=commit)
-    (caveat,) = caveats(found, desk.folder)
+    project = registered()
+    commit_of(project.folder)
+    found = replace(project.find(), commit=commit)
+    (caveat,) = caveats(found, project.folder)
     assert f"git here does not have commit {commit}" in caveat
-    assert f"caveat      {caveat}" in lineage_lines(found, desk.folder)
-    assert lineage_as_json(found, desk.folder)["caveats"] == [caveat]
-    assert changed_params(found, desk.folder) is None
-    assert reproducing_commands(found, desk.folder) == []
-    assert not (desk.folder / "made").exists()
+    assert f"caveat      {caveat}" in lineage_lines(found, project.folder)
+    assert lineage_as_json(found, project.folder)["caveats"] == [caveat]
+    assert changed_params(found, project.folder) is None
+    assert reproducing_commands(found, project.folder) == []
+    assert not (project.folder / "made").exists()
 
 
-def test_a_commit_without_the_preset_is_told(registered: Registrar) -> None:
-    desk = registered(diptych__preset="fast")
-    found = replace(desk.find(), commit=commit_of(desk.folder, presets__fast=None))
-    assert caveats(found, desk.folder) == [
+def test_a_commit_without_the_preset_is_told(registered: Maker) -> None:
+    project = registered(diptych__preset="fast")
+    found = replace(project.find(), commit=commit_of(project.folder, presets__fast=None))
+    assert caveats(found, project.folder) == [
         "the commit does not have all of params.yaml, presets/default.yaml, presets/fast.yaml: "
         "which parameters differ is not known"
     ]
-    assert changed_params(found, desk.folder) is None
+    assert changed_params(found, project.folder) is None
 
 
 @pytest.mark.parametrize("pipeline", [None, PIPELINE.replace("[models/cnn]", "[models/other]")])
 def test_a_commit_that_does_not_say_where_the_model_is_is_told(
-    registered: Registrar, pipeline: str | None
+    registered: Maker, pipeline: str | None
 ) -> None:
-    desk = registered()
-    found = replace(desk.find(), commit=commit_of(desk.folder, dvc=pipeline))
-    (caveat,) = caveats(found, desk.folder)
+    project = registered()
+    found = replace(project.find(), commit=commit_of(project.folder, dvc=pipeline))
+    (caveat,) = caveats(found, project.folder)
     assert caveat.startswith("dvc.yaml of the commit has no stage train_cnn with an output cnn: ")
-    lines = lineage_lines(found, desk.folder)
+    lines = lineage_lines(found, project.folder)
     assert "To make it again:" in lines
     assert lines[-1] == "  dvc repro train_cnn"
 
@@ -340,25 +349,25 @@ def end_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
 
 
 def test_the_command_prints_the_parameter_file_alone(
-    registered: Registrar, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    registered: Maker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    desk = registered()
-    monkeypatch.chdir(desk.folder)
+    project = registered()
+    monkeypatch.chdir(project.folder)
     assert end_of(monkeypatch, "lineage", "diptych-cnn", "--print-params") == 0
     assert capsys.readouterr().out == PARAMS
 
 
 def test_the_command_takes_another_parameter_file(
-    registered: Registrar,
+    registered: Maker,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """From another folder: store, prefix and git are those of the file's project."""
-    project = tmp_path / "project"
-    desk = registered(mlflow__source__git__commit=commit_of(project))
-    write_params(desk.folder, {})
-    params = str(desk.folder / "params.yaml")
+    commit = commit_of(tmp_path / "project")
+    project = registered(mlflow__source__git__commit=commit)
+    write_params(project.folder, {})
+    params = str(project.folder / "params.yaml")
     assert end_of(monkeypatch, "lineage", "cnn", "--params", params, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["model"], told["version"]) == ("diptych-cnn", 1)
@@ -367,10 +376,133 @@ def test_the_command_takes_another_parameter_file(
 
 
 def test_what_is_unknown_ends_the_command_with_one_line_and_2(
-    registered: Registrar, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    registered: Maker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(registered().folder)
     assert end_of(monkeypatch, "lineage", "nobody@champion") == 2
     told = capsys.readouterr()
     assert (told.out, len(told.err.splitlines())) == ("", 1)
     assert "nobody: a registered model must be one of: diptych-cnn" in told.err
+
+
+def test_nothing_that_a_terminal_obeys_is_printed(
+    registered: Maker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whoever may write to the store may write anything into a tag, or into a parameter file."""
+    orders = "\x1b[2J\x9b2J\r\ncommit      forged\n\x85\u202e"
+    commit = commit_of(tmp_path / "project")
+    project = registered(
+        'train_cnn: {"\\e[2J\\n": "\\e[2J\\n\\ud800"}',
+        dict.fromkeys(("weights_sha256", "description_sha256"), orders),
+        mlflow__source__git__commit=commit,
+        diptych__dataset_sha256=orders,
+        dvc__experiment=orders,
+        diptych__cpu=orders,
+        diptych__stage=f"train_cnn{orders}",
+        diptych__git_dirty="true",
+        diptych__code_diff_sha256=orders,
+        mlflow__parentRunId=orders,
+    )
+    monkeypatch.chdir(project.folder)
+    assert end_of(monkeypatch, "lineage", "diptych-cnn") == 0
+    lines = capsys.readouterr().out.split("\n")  # splitlines() takes some for line ends
+    assert [line for line in lines if not line.isprintable()] == []
+    assert [line for line in lines if line.startswith("commit ")] == [
+        f"commit      {commit}, with changes"
+    ]
+    assert r"experiment  \x1b[2J\x9b2J\r\ncommit      forged\n\x85\u202e" in lines
+    assert end_of(monkeypatch, "lineage", "diptych-cnn", "--json") == 0
+    text = capsys.readouterr().out
+    assert [line for line in text.split("\n") if not line.isprintable()] == []
+    told = json.loads(text)
+    assert (told["experiment"], told["machine"]["CPU"]) == (orders, orders)
+    assert told["params"] == {"train_cnn.\x1b[2J\n": "\x1b[2J\n\ud800"}
+
+
+def test_a_parameter_that_is_no_value_of_json_is_text(
+    registered: Maker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = registered("a: {day: 2026-01-31, limit: .inf, both: [.nan, 2026-01-31], num: 1}")
+    monkeypatch.chdir(project.folder)
+    assert end_of(monkeypatch, "lineage", "diptych-cnn", "--json") == 0
+    params = json.loads(capsys.readouterr().out)["params"]
+    assert (params["a.day"], params["a.limit"], params["a.num"]) == ("2026-01-31", "inf", 1)
+    assert params["a.both"].startswith("[nan, ")
+
+
+@pytest.mark.parametrize(
+    ("params", "fault"),
+    [
+        (b"a: {b: \xff}", "must be UTF-8 text (invalid start byte)"),
+        ("a: {b: 1", "line 1: is not valid YAML ("),
+        ("a: \x1b[2J", "is not valid YAML ("),
+        ("- 1", "must hold sections (got [1])"),
+        ("", "must hold sections (got None)"),
+    ],
+)
+def test_a_parameter_file_that_nobody_can_read_is_a_caveat(
+    registered: Maker,
+    params: str | bytes,
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    project = registered(params)
+    run_id = project.find().run_id
+    told = f"run {run_id}: params.yaml: {fault}"
+    monkeypatch.chdir(project.folder)
+    assert end_of(monkeypatch, "lineage", "diptych-cnn") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith(f"caveat      {told}")]) == 1
+    assert f"weights     {WEIGHTS}" in lines
+    assert end_of(monkeypatch, "lineage", "diptych-cnn", "--json") == 0
+    as_json = json.loads(capsys.readouterr().out)
+    assert (as_json["params"], as_json["commands"]) == ({}, [])
+    assert end_of(monkeypatch, "lineage", "diptych-cnn", "--print-params") == 2
+    printed = capsys.readouterr()
+    assert (printed.out, len(printed.err.splitlines())) == ("", 1)
+    assert told in printed.err
+
+
+@pytest.mark.parametrize("found", ["ab" * 31, "AB" * 32, "-e", "x; touch made", f"{WEIGHTS}\n", ""])
+def test_a_weights_digest_that_is_none_is_told_and_in_no_command(
+    registered: Maker, found: str
+) -> None:
+    project = registered(digests={"weights_sha256": found})
+    here = replace(project.find(), commit=commit_of(project.folder))
+    assert caveats(here, project.folder) == [
+        f"weights: the recorded sha256 must be 64 hexadecimal digits (got {found!r})"
+    ]
+    assert reproducing_commands(here, project.folder)[-1] == "dvc repro train_cnn"
+
+
+def test_other_digests_that_are_none_are_told_as_well(registered: Maker) -> None:
+    digests = {"weights_sha256": WEIGHTS, "description_sha256": "--file=x"}
+    project = registered(digests=digests, diptych__dataset_sha256="unknown")
+    here = replace(project.find(), commit=commit_of(project.folder))
+    described, data = caveats(here, project.folder)
+    assert described.startswith("description: ")
+    assert described.endswith("(got '--file=x')")
+    assert data.startswith("data: ")
+    assert data.endswith("(got 'unknown')")
+    greps = [one for one in reproducing_commands(here, project.folder) if one.startswith("grep")]
+    assert greps == [f"grep {WEIGHTS} models/cnn/model.json"]
+
+
+@pytest.mark.parametrize("stage", ["--glob", "a b", "x;touch made", "x\n", None])
+def test_what_is_no_stages_name_is_in_no_command(registered: Maker, stage: str | None) -> None:
+    project = registered(diptych__stage=stage)
+    here = replace(project.find(), commit=commit_of(project.folder))
+    assert reproducing_commands(here, project.folder)[-1] == "dvc repro"
+    (caveat,) = caveats(here, project.folder)
+    assert caveat.startswith(f"dvc.yaml of the commit has no stage {stage or 'that is known'} with")
+
+
+def test_a_preset_of_no_possible_name_is_one_that_the_commit_lacks(registered: Maker) -> None:
+    project = registered(diptych__preset="fast\0")
+    here = replace(project.find(), commit=commit_of(project.folder))
+    (caveat,) = caveats(here, project.folder)
+    assert caveat.startswith("the commit does not have all of params.yaml, presets/default.yaml")

@@ -1,4 +1,4 @@
-"""What MLflow loads: the models' own answers, and no code with them."""
+"""What MLflow loads: the models' own answers, by a loader that comes with them."""
 
 import ast
 import json
@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from diptych.tracking.packing import pack_model
+from diptych.tracking.packing import imported_files, pack_model
 from diptych.tracking.served import load_served
 from tests.tracking.served_pairs import NAMES, SHAPE, digits, save_small_pair
 
@@ -137,6 +138,46 @@ def test_a_packed_model_is_loaded_where_this_package_is_not_installed(
     # All that it imported came with it, and nothing came that it did not import.
     imported = {Path(file) for file in json.loads(done.stdout)}
     assert imported == set((copy / "code").rglob("*.py"))
+
+
+def test_what_a_module_imports_is_found_however_it_is_written(tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path / "from" / "small",
+        {
+            "loader.py": "from small import by_name as x, value\nfrom small.deep import (\n inner)",
+            "__init__.py": "value = 1",
+            "by_name.py": "def late():\n    import small.plain, sys\n    return small.plain.found",
+            "plain.py": "from .relative import *\nfrom . import beside",
+            "relative.py": "found = True",
+            "beside.py": "from small import loader",
+            "deep/__init__.py": "",
+            "deep/inner.py": "from ..deep.innermost import value\nfrom .. import above",
+            "deep/innermost.py": "value = 'import small.unused'  # and from small import unused",
+            "above.py": "",
+            "unused.py": "raise ImportError",
+            "deep/unused.py": "raise ImportError",
+        },
+    )
+    found = imported_files(package, "small.loader")
+    unused = {Path("unused.py"), Path("deep", "unused.py")}
+    assert found == {path.relative_to(package) for path in package.rglob("*.py")} - unused
+    # What was found is enough, without the rest.
+    for file in found:
+        copy = tmp_path / "to" / "small" / file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(package / file, copy)
+    code = "import small.loader; assert small.by_name.late(); print(small.__file__)"
+    command = [sys.executable, "-S", "-P", "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "to")}
+    done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == str(tmp_path / "to" / "small" / "__init__.py")
+
+
+def write_package(folder: Path, files: Mapping[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
 
 
 def test_requirements_are_pinned_and_those_of_the_loader(packed: Path) -> None:

@@ -108,6 +108,14 @@ def test_who_may_only_read_is_shown_what_there_is(server_uri: str) -> None:
         (plain,) = share_views(reader).items()
         views = share_views(store)
         assert share_views(reader) == views
+        # As another version of this package has stored it.
+        client, experiment = connect(store), experiment_of(store)
+        tag, ours = "mlflow.sharedViewState.diptych-images", dict(experiment.tags)
+        client.set_experiment_tag(experiment.experiment_id, tag, '{"orderByAsc": true}')
+        assert share_views(reader) == views
+        assert json.loads(experiment_of(store).tags[tag]) == {"orderByAsc": True}
+        assert share_views(store) == views
+        assert experiment_of(store).tags == ours
     finally:
         proxy.close()
     assert plain == ("runs", views["runs"].partition("&")[0])

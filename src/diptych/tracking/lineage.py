@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from diptych.errors import UserError
-from diptych.params import dotted, load_params, read_yaml
+from diptych.params import ParamsError, dotted, load_params, read_yaml
 from diptych.promotion.params import PromotionParams
 from diptych.promotion.record import Family
 from diptych.tracking.client import StoreError, connect, failures_in_one_line, is_missing
@@ -66,7 +66,8 @@ class Lineage:
         is_dirty: Whether the code had changes that were not in the commit.
         code_diff_sha256: Identifies these.
         preset: What the parameters were equal to.
-        params_text: The whole parameter file, credentials masked.
+        params_text: The whole parameter file, credentials masked; it can be read.
+        params_fault: What a parameter file must be that its run keeps and nobody can read.
         dataset_sha256: Identifies the data set.
         weights_sha256: Of the weights.
         description_sha256: Of what model.json says beside them; empty if older code recorded it.
@@ -86,6 +87,7 @@ class Lineage:
     code_diff_sha256: str | None
     preset: str | None
     params_text: str | None
+    params_fault: str | None
     dataset_sha256: str | None
     weights_sha256: str
     description_sha256: str
@@ -93,7 +95,7 @@ class Lineage:
 
     @property
     def params(self) -> dict[str, Any]:
-        """All parameters, under dotted keys; none if the file is missing."""
+        """All parameters, under dotted keys; none without a file that can be read."""
         return {} if self.params_text is None else dotted(_parsed(self.params_text))
 
 
@@ -131,10 +133,12 @@ def params_of(lineage: Lineage) -> str:
     """Return the whole parameter file of a model, credentials masked.
 
     Raises:
-        LineageError: when its run keeps none.
+        LineageError: when its run keeps none that can be read.
     """
     if lineage.params_text is None:
-        raise LineageError(f"run {lineage.run_id}: must keep {PARAMS_FILE} (got none)")
+        fault = f"{PARAMS_FILE}: {lineage.params_fault}"
+        missing = f"must keep {PARAMS_FILE} (got none)"
+        raise LineageError(f"run {lineage.run_id}: {fault if lineage.params_fault else missing}")
     return lineage.params_text
 
 
@@ -176,6 +180,7 @@ def _lineage_of(client: "MlflowClient", version: "ModelVersion", aliases: Sequen
     run = _run_of(client, where, str(version.run_id or model.source_run_id))
     tags = run.data.tags
     dirty = tags.get(DIRTY_TAG)
+    params_text, params_fault = _params_file(client, run.info.run_id)
     return Lineage(
         model=version.name,
         version=int(version.version),
@@ -189,7 +194,8 @@ def _lineage_of(client: "MlflowClient", version: "ModelVersion", aliases: Sequen
         is_dirty=None if dirty is None else dirty == "true",
         code_diff_sha256=tags.get(CODE_DIFF_TAG),
         preset=tags.get(PRESET_TAG),
-        params_text=_params_text(client, run.info.run_id),
+        params_text=params_text,
+        params_fault=params_fault,
         dataset_sha256=tags.get(DATASET_TAG),
         weights_sha256=model.tags.get("weights_sha256", ""),
         description_sha256=model.tags.get("description_sha256", ""),
@@ -220,12 +226,18 @@ def _run_of(client: "MlflowClient", where: str, run_id: str) -> "Run":
         raise StoreError(f"{where}: its run {run_id} does not exist") from None
 
 
-def _params_text(client: "MlflowClient", run_id: str) -> str | None:
-    if PARAMS_FILE not in [file.path for file in client.list_artifacts(run_id)]:
-        return None
+def _params_file(client: "MlflowClient", run_id: str) -> tuple[str | None, str | None]:
+    """Return the text of a run's parameter file, or else what it must be; neither without one."""
+    files = [file.path for file in client.list_artifacts(run_id) if not file.is_dir]
+    if PARAMS_FILE not in files:
+        return None, None
     with tempfile.TemporaryDirectory(prefix="diptych-") as folder:
-        path = client.download_artifacts(run_id, PARAMS_FILE, folder)
-        return Path(path).read_text(encoding="utf-8")
+        path = Path(client.download_artifacts(run_id, PARAMS_FILE, folder))
+        try:
+            read_yaml(path)  # whoever may write to the run may have written anything
+        except ParamsError as error:
+            return None, str(error).removeprefix(f"{path}:").strip()
+        return path.read_text(encoding="utf-8"), None
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """A model's lineage as a terminal or a program can be shown it."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from diptych.tracking.lineage import Lineage
+from diptych.tracking.printable import printable
 from diptych.tracking.reproducing import (
     caveats,
     changed_params,
@@ -21,19 +23,19 @@ def lineage_as_json(lineage: Lineage, workspace: Path) -> dict[str, Any]:
         workspace: A checkout of the project, from which its commands start.
     """
     fields = asdict(lineage)
-    del fields["params_text"]
+    del fields["params_text"], fields["params_fault"]  # the latter is among the caveats
     return {
         **fields,
         "aliases": list(lineage.aliases),
         "machine": dict(lineage.machine),
-        "params": lineage.params,
+        "params": {key: _json_value(value) for key, value in lineage.params.items()},
         "commands": reproducing_commands(lineage, workspace),
         "caveats": caveats(lineage, workspace),
     }
 
 
 def lineage_lines(lineage: Lineage, workspace: Path) -> list[str]:
-    """Return all there is to say about a model's origin, for people.
+    """Return all there is to say about a model's origin, for people: lines that may be printed.
 
     Args:
         lineage: The model's.
@@ -53,14 +55,24 @@ def lineage_lines(lineage: Lineage, workspace: Path) -> list[str]:
         "machine": ", ".join(f"{name} {value}" for name, value in lineage.machine.items()),
         "preset": lineage.preset,
     }
-    lines = [f"{name:<11} {value}" for name, value in facts.items() if value]
     preset = compared_preset(lineage)
     changes = changed_params(lineage, workspace) or []  # None: a caveat says why
-    lines += [f"{'params':<11} {one.key}: {one.new} ({preset}: {one.old})" for one in changes]
-    lines += [f"{'caveat':<11} {one}" for one in caveats(lineage, workspace)]
+    rows = [(name, value) for name, value in facts.items() if value]
+    rows += [("params", f"{one.key}: {one.new} ({preset}: {one.old})") for one in changes]
+    rows += [("caveat", one) for one in caveats(lineage, workspace)]
+    lines = [f"{name:<11} {printable(value)}" for name, value in rows]
     if commands := reproducing_commands(lineage, workspace):
         are_checked = commands[-1].startswith("grep ")
         check = " (the last commands fail unless the model is the same)" if are_checked else ""
         lines += ["", f"To make it again{check}:"]
-        lines += [f"  {command}" for command in commands]
+        lines += [f"  {printable(command)}" for command in commands]
     return lines
+
+
+def _json_value(value: object) -> object:
+    """Return a value of YAML as one of JSON; what JSON lacks, such as a date, as text."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return str(value)
+    return value

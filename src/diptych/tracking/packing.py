@@ -1,11 +1,12 @@
 """A model's folder in the form that MLflow loads and serves."""
 
+import ast
 import functools
 import importlib.metadata
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from diptych.model_files import MODEL_FILE
 
 _PACKAGE = Path(__file__).parents[1]
 _SERVED_BY = "diptych.tracking.served"
-_IMPORTED = re.compile(r"^\s*(?:from|import) (diptych[\w.]*)", re.MULTILINE)
 _REQUIREMENTS = (
     "jaxtyping",
     "mlflow",
@@ -50,7 +50,7 @@ def pack_model(
 
     with tempfile.TemporaryDirectory(prefix="diptych-") as temporary:
         code = Path(temporary, _PACKAGE.name)
-        for file in _loader_files():
+        for file in imported_files(_PACKAGE, _SERVED_BY):
             (code / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(_PACKAGE / file, code / file)
         mlflow.pyfunc.save_model(
@@ -82,26 +82,46 @@ def probability_column(class_name: str) -> str:
 
 
 @functools.cache
-def _loader_files() -> frozenset[Path]:
-    """Return the files of this package that the loader imports, by their paths within it."""
+def imported_files(package: Path, module: str) -> frozenset[Path]:
+    """Return the files of a package that importing one of its modules may take, this one's too.
+
+    Args:
+        package: The package's folder, which has its name.
+        module: The module's dotted name, from the package's on.
+
+    Returns:
+        Their paths within the package.
+    """
     found: set[Path] = set()
-    wanted = [_SERVED_BY]
+    wanted = [module]
     while wanted:
-        for file in _files_of(wanted.pop()):
+        for file in _files_of(package, wanted.pop()):
             if file not in found:
                 found.add(file)
-                wanted += _IMPORTED.findall((_PACKAGE / file).read_text(encoding="utf-8"))
+                wanted += _imported_names(package, file)
     return frozenset(found)
 
 
-def _files_of(module: str) -> Iterator[Path]:
-    """Yield the file of a module of this package, and those of the packages that it lies in."""
-    place = Path(*module.split(".")[1:])
-    for package in (place, *place.parents):
-        if (_PACKAGE / package).is_dir():
-            yield package / "__init__.py"
-    if not (_PACKAGE / place).is_dir():
-        yield place.with_suffix(".py")
+def _imported_names(package: Path, file: Path) -> Iterator[str]:
+    """Return the names within the package that a file imports: modules, and what may be one."""
+    parent = ".".join((package.name, *file.parent.parts))
+    names: list[str] = []
+    for node in ast.walk(ast.parse((package / file).read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name(f"{'.' * node.level}{node.module or ''}", parent)
+            # Of `from a import b`, b is a module of its own or stands in a.
+            names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+    return (name for name in names if name.partition(".")[0] == package.name)
+
+
+def _files_of(package: Path, name: str) -> Iterator[Path]:
+    """Return the file of a module, if it is one, and those of the packages that it lies in."""
+    place = Path(*name.split(".")[1:])
+    files = [one / "__init__.py" for one in (place, *place.parents)]
+    files += [place.with_suffix(".py")] if place.name else []
+    return (file for file in files if (package / file).is_file())
 
 
 def _gradients(image_shape: Sequence[int]) -> UInt8[np.ndarray, "2 c h w"]:

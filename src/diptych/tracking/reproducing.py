@@ -19,6 +19,11 @@ from diptych.tracking.provenance import compute_tags
 
 _MASK = "***"
 
+# Whoever may write to the store may write anything into a tag: an option of git's or DVC's too.
+_COMMIT = re.compile("[0-9a-f]{40,64}")
+_SHA256 = re.compile("[0-9a-f]{64}")
+_STAGE = re.compile(r"\w[\w@.-]*", re.ASCII)
+
 T = TypeVar("T")
 
 
@@ -62,7 +67,8 @@ def reproducing_commands(lineage: Lineage, workspace: Path) -> list[str]:
 
     Returns:
         None of them when commit or parameters are not recorded, or git does not have the commit.
-        The last ones succeed if the model is the same; `caveats` says when there are no such.
+        The last ones succeed if the model is the same; `caveats` says when there are no such. No
+        word that comes from a tag is anything else than a digest or a stage's name.
     """
     if lineage.params_text is None or not _has_commit(lineage, workspace):
         return []
@@ -75,12 +81,12 @@ def reproducing_commands(lineage: Lineage, workspace: Path) -> list[str]:
         f"cd {folder}",
         "make setup",
         "source .venv/bin/activate",
-        f"dvc repro {shlex.quote(lineage.stage)}",
+        f"dvc repro {lineage.stage}" if _STAGE.fullmatch(lineage.stage) else "dvc repro",
         *(
-            f"grep {shlex.quote(digest)} {shlex.quote(f'{out}/{MODEL_FILE}')}"
+            f"grep {digest} {shlex.quote(f'{out}/{MODEL_FILE}')}"
             for out in _model_folders(lineage, workspace)
             for digest in digests
-            if digest
+            if _SHA256.fullmatch(digest)
         ),
     ]
 
@@ -112,9 +118,25 @@ def _recording_caveats(lineage: Lineage) -> list[str]:
             f"{changes if lineage.code_diff_sha256 else ''}: "
             "the commit alone does not reproduce it"
         )
-    if lineage.params_text is None:
+    if lineage.params_fault is not None:
+        found.append(f"run {lineage.run_id}: {PARAMS_FILE}: {lineage.params_fault}")
+    elif lineage.params_text is None:
         found.append(f"run {lineage.run_id} keeps no {PARAMS_FILE}")
-    return found
+    return found + _digest_caveats(lineage)
+
+
+def _digest_caveats(lineage: Lineage) -> list[str]:
+    """Tell which of the recorded digests are none."""
+    digests = {
+        "weights": lineage.weights_sha256,
+        "description": lineage.description_sha256 or None,
+        "data": lineage.dataset_sha256,
+    }
+    return [
+        f"{name}: the recorded sha256 must be 64 hexadecimal digits (got {digest!r})"
+        for name, digest in digests.items()
+        if digest is not None and not _SHA256.fullmatch(digest)
+    ]
 
 
 def _commit_caveats(lineage: Lineage, workspace: Path) -> list[str]:
@@ -179,8 +201,7 @@ def _compute_caveats(params: Mapping[str, Any], machine: Mapping[str, str]) -> l
 
 
 def _has_commit(lineage: Lineage, workspace: Path) -> bool:
-    # Whoever may write to the store may write anything into a tag, an option of git's too.
-    is_commit = re.fullmatch("[0-9a-f]{40,64}", lineage.commit or "") is not None
+    is_commit = _COMMIT.fullmatch(lineage.commit or "") is not None
     return (
         is_commit and _git(workspace, "cat-file", "-e", f"{lineage.commit}^{{commit}}") is not None
     )
@@ -202,7 +223,7 @@ def _read_at_commit(
 
 def _git(workspace: Path, *arguments: str) -> bytes | None:
     """Return what git prints; None when there is no git, or it fails."""
-    with suppress(OSError, subprocess.SubprocessError):
+    with suppress(OSError, ValueError, subprocess.SubprocessError):  # an argument may hold a NUL
         command = ["git", "-C", str(workspace), *arguments]
         return subprocess.run(command, capture_output=True, check=True, timeout=10).stdout
     return None

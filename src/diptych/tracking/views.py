@@ -128,7 +128,8 @@ def share_views(store: Store) -> dict[str, str]:
 
     `runs`: a row per pipeline execution, newest first, its stages folded below. `images`: the test
     images' reconstructions by every run beside each other, the likeliest first. To whom the server
-    permits no changes, `runs` alone, as MLflow shows it, unless a colleague has stored the views.
+    permits no changes, the views that a colleague has stored, or else `runs` alone, as MLflow shows
+    it. Of several versions of this package the one that stored them last decides how they look.
 
     Args:
         store: A local database is created when it is not there yet. Without the experiment there
@@ -153,7 +154,7 @@ def share_views(store: Store) -> dict[str, str]:
 
 
 def _share_view(client: "MlflowClient", experiment: "Experiment", name: str) -> bool:
-    """Store a view unless it is there; tell whether it is now."""
+    """Store a view as this version has it; tell whether there is one now, if of another version."""
     from mlflow.exceptions import MlflowException
 
     tag, state = f"{_TAG}{_KEY.format(name)}", json.dumps(_VIEWS[name].state)
@@ -164,5 +165,5 @@ def _share_view(client: "MlflowClient", experiment: "Experiment", name: str) -> 
     except MlflowException as error:
         if not is_refusal(error):
             raise
-        return False
+        return tag in experiment.tags
     return True
