@@ -1,11 +1,14 @@
-"""The machine in one line."""
+"""The machine in one line, and who runs this."""
 
 import os
+import pwd
 import subprocess
 import sys
 from importlib.metadata import version
 
-from diptych.machine import cpu_model, describe_machine, num_cores
+import pytest
+
+from diptych.machine import cpu_model, describe_machine, num_cores, user_name
 
 
 def test_the_line_names_processor_cores_and_torch() -> None:
@@ -23,3 +26,13 @@ def test_only_the_cores_that_a_process_may_use_are_counted() -> None:
         "print(m.num_cores(), {'torch', 'mlflow'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "1 set()\n"
+
+
+def test_who_runs_this_is_known_without_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert user_name() == pwd.getpwuid(os.getuid()).pw_name
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # an account without a name
+    assert user_name() == str(os.getuid())
+    monkeypatch.setenv("USER", "ann")
+    assert user_name() == "ann"

@@ -4,12 +4,16 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from diptych.stage import PathOption, run_command
+from diptych.tracking.printable import printable, printable_json
 from diptych.tracking.secrets import redacted
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 def _named_file(path: Path) -> Path:
@@ -132,7 +136,7 @@ def promote(
     from diptych.tracking.origins import check_recorded
     from diptych.tracking.promoting import Request
     from diptych.tracking.promoting import promote as promote_model
-    from diptych.tracking.promotion_reports import outcome_json, verdict
+    from diptych.tracking.promotion_reports import outcome_json, verdict_lines
     from diptych.tracking.registrar import await_recording, evaluator, open_registrar
 
     request = Request(run, dry_run, allow_dirty, expect_champion)
@@ -145,7 +149,7 @@ def promote(
         _print_json(outcome_json(outcome))
     else:
         _print_table(("check", "expected", "found", ""), decision_rows(outcome.decision))
-        print(verdict(outcome))
+        _print_lines(*verdict_lines(outcome))
     if not outcome.decision.is_promoted:
         raise typer.Exit(1)
 
@@ -159,6 +163,7 @@ def rollback(
 ) -> None:
     """Make the champion before the present one the champion again."""
     from diptych.tracking.audit import as_json
+    from diptych.tracking.moves import version_text
     from diptych.tracking.promoting import roll_back
     from diptych.tracking.registrar import open_registrar
 
@@ -168,7 +173,8 @@ def rollback(
     if json:
         _print_json(as_json(entry))
     else:
-        print(f"{name}@champion: version {entry.before.champion} -> {entry.after.champion}")
+        champions = (version_text(one.champion) for one in (entry.before, entry.after))
+        print(f"{name}@champion: {' -> '.join(champions)}")
 
 
 @app.command()
@@ -291,7 +297,7 @@ def sync(params: ParamsOption = Path("params.yaml")) -> None:
 
     for run in bring_level(find_root(params, environ), environ):
         what = "recorded" if run.is_recorded else "still being recorded"
-        print(f"{run.name}: {what} in {run.store}")
+        _print_lines(f"{run.name}: {what} in {run.store}")
     print("nothing is left to record that nobody is recording")
 
 
@@ -310,8 +316,7 @@ def reap(params: ParamsOption = Path("params.yaml")) -> None:
     with failures_in_one_line(store):
         stale = find_stale_runs(client, find_root(params, environ))
         mark_killed(client, stale)
-    for run in stale:
-        print(f"{run.name} ({run.run_id}): KILLED")
+    _print_lines(*(f"{run.name} ({run.run_id}): KILLED" for run in stale))
     print(f"{len(stale)} runs marked")
 
 
@@ -329,7 +334,7 @@ def doctor(json: JsonOption = False, params: ParamsOption = Path("params.yaml"))
         _print_json([asdict(one) for one in findings])
     else:
         for one in findings:
-            print(": ".join(filter(None, (one.subject, one.what, one.command))))
+            _print_lines(": ".join(filter(None, (one.subject, one.what, one.command))))
         print(f"{len(findings)} findings")
     if findings:
         raise typer.Exit(1)
@@ -350,7 +355,7 @@ def verify(json: JsonOption = False, params: ParamsOption = Path("params.yaml"))
         _print_json({**asdict(found), "damages": damages})
     else:
         for damage in found.damages:
-            print(f"{damage.path}: {damage.what}: {damage.command}")
+            _print_lines(f"{damage.path}: {damage.what}: {damage.command}")
         num = len(found.damages)
         print(f"{found.num_files} files, {found.num_bytes} bytes hashed: {num} damaged")
     if found.damages:
@@ -358,25 +363,37 @@ def verify(json: JsonOption = False, params: ParamsOption = Path("params.yaml"))
 
 
 def _notice(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)
+
+
+def _print_lines(*lines: str) -> None:
+    """Print lines in which there may be what anybody has written into a store."""
+    for line in lines:
+        print(printable(line))
 
 
 def _print_json(value: object) -> None:
-    from json import dumps
-
-    print(dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
+    print(printable_json(value))
 
 
 def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")  # a figure's name is one word: none is cut
+    for row in rows:
+        table.add_row(*map(_printable_cell, row))
+    Console().print(table)
+
+
+def _printable_cell(text: str) -> "Text":
     from rich.text import Text
 
-    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(Text, row))  # not as markup: [x] is text
-    Console().print(table)
+    lines = map(printable, text.split("\n"))  # a cell may have several
+    return Text("\n".join(lines))  # not as markup: [x] is text
 
 
 def main() -> None:

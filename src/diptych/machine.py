@@ -1,5 +1,6 @@
-"""Which machine this process runs on; importing this module asks nothing."""
+"""Which machine this process runs on, and who runs it; importing this module asks nothing."""
 
+import getpass
 import os
 import platform
 from contextlib import suppress
@@ -28,6 +29,14 @@ def cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def user_name() -> str:
+    """Return who runs this process: a name, or the number of an account that has none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())
 
 
 def _gpu_model() -> str | None:

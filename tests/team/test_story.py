@@ -200,7 +200,7 @@ def the_worse_is_refused(project: Project, worse: "Run") -> None:
 
 def the_champion_before_is_back(project: Project) -> None:
     told = project.type("diptych", "rollback", "cnn")
-    assert told == f"{CNN}@champion: version 2 -> 1\n"
+    assert told == f"{CNN}@champion: version 2 -> version 1\n"
     assert project.number_of("champion") == 1
 
 

@@ -151,6 +151,9 @@ def test_what_does_not_wait_for_this_store_keeps_nobody(project: Project) -> Non
 
 def test_links_that_are_not_told_yet_are_waited_for(project: Project) -> None:
     params, folder = project.root / "params.yaml", project.root / JOURNALS_FOLDER / "key-1"
+    told(project.root).close()
+    assert [run.is_recorded for run in sync(project.root, {})] == [True]
+    check_recorded(params)
     (folder / SNAPSHOT_FOLDER).mkdir(parents=True)
     with pytest.raises(StoreError, match="run `diptych sync`"):
         check_recorded(params)
@@ -160,6 +163,19 @@ def test_links_that_are_not_told_yet_are_waited_for(project: Project) -> None:
         assert try_lock(lock)  # as by its recorder
         with pytest.raises(StoreError, match="run `diptych sync`"):
             check_recorded(params)
+
+
+def test_links_of_an_execution_told_elsewhere_keep_nobody(project: Project, copied: Copier) -> None:
+    params, journals = project.root / "params.yaml", project.root / JOURNALS_FOLDER
+    told(project.root, "key-1", store=copied("another").uri).close()
+    told(project.root, "key-2", experiment="another").close()
+    assert [run.is_recorded for run in sync(project.root, {})] == [True, True]
+    for folder in ("key-1", "key-2"):
+        (journals / folder / SNAPSHOT_FOLDER).mkdir(parents=True)
+    check_recorded(params)
+    with (journals / "key-1" / LOCK_FILE).open("ab") as lock:
+        assert try_lock(lock)  # as by its recorder
+        check_recorded(params)
 
 
 def test_a_verdict_names_the_execution_its_user_and_its_commit(project: Project) -> None:

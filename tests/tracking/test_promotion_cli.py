@@ -52,13 +52,41 @@ def test_the_commands_tell_verdicts_standing_and_history(project: Project) -> No
     assert "failed" in out
     assert (
         run(0, "rollback", "cnn", "--expect-champion", "2")
-        == "diptych-cnn@champion: version 2 -> 1\n"
+        == "diptych-cnn@champion: version 2 -> version 1\n"
     )
     row = next(line for line in run(0, "status").splitlines() if "diptych-cnn" in line)
     assert row.split()[:4] == ["diptych-cnn", "1", "–", "3"]
     assert row.split()[-1] == "agrees"
     lines = [line for line in run(0, "history", "cnn").splitlines() if "@" in line]
     assert [line.split()[3] for line in lines] == ["promoted", "promoted", "refused", "rolled"]
+
+
+def test_a_narrow_terminal_is_told_every_figures_whole_name(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    execution = project.executions["plain"].run_id
+    out = run(0, "promote", "pair", "--run", execution, "--dry-run")
+    names = "".join(line[1:24].strip() for line in out.splitlines())
+    assert "pair.novel_abstention_share.inverted" in names
+    assert "…" not in out
+
+
+def test_nothing_that_a_terminal_obeys_comes_from_the_store(project: Project) -> None:
+    execution = project.executions["plain"].run_id
+    run(0, "promote", "cnn", "--run", execution)
+    text = project.client.get_registered_model("diptych-cnn").tags["audit.000001"]
+    entry = json.loads(text) | {"who": "ann\x1b[2J@\x9b1m", "why": ["a\rb"]}
+    project.client.set_registered_model_tag("diptych-cnn", "audit.000001", json.dumps(entry))
+    project.client.set_tag(execution, "mlflow.user", "ann\x1b]0;title\x07\nforged: line")
+    for printed in (
+        run(0, "history", "cnn"),
+        run(0, "history", "cnn", "--json"),
+        run(1, "promote", "cnn", "--run", execution),
+    ):
+        assert "ann" in printed
+        assert all(one.isprintable() for line in printed.split("\n") for one in line)
+        assert "\nforged" not in printed
 
 
 def test_the_commands_speak_json(project: Project) -> None:
@@ -156,7 +184,7 @@ def test_only_promote_waits_for_runs_that_are_still_being_recorded(project: Proj
         await_recording(project.root / "params.yaml", notices.append, timeout_seconds=0.7)
         assert notices == [
             waiting.replace("60", "1"),
-            "they are still being recorded after 1 s: going on without",
+            "they are still being recorded after 1 s: waiting no longer",
         ]
         recorder = threading.Timer(2.0, lock.close)
         recorder.start()

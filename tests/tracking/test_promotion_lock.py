@@ -1,6 +1,7 @@
 """The lock, on a real store: one holder, dead ones overtaken, and never a ticket left."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -151,21 +152,58 @@ def test_who_may_have_been_overtaken_stops_before_that(
             raise_if_lost()
 
 
-@pytest.mark.parametrize("place", ["variable", "file", "damaged file"])
-def test_who_acts_is_who_logs_in(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who acts where nobody logs in: a user with a home of their own."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    local = acting_user()
-    assert local.count("@") == 1
-    file = tmp_path / ".mlflow" / "credentials"
+    monkeypatch.setenv("LOGNAME", "me")
+    return f"me@{platform.node()}"
+
+
+def set_login(home: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Say in one of the places that MLflow looks at that ann is to be logged in."""
+    file = home / ".mlflow" / "credentials"
     file.parent.mkdir()
-    if place == "variable":
+    name, password = "mlflow_tracking_username = ann\n", "mlflow_tracking_password = secret\n"
+    if place in ("variables", "no password"):
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
-    else:
-        heading = "[mlflow]\n" if place == "file" else ""
-        file.write_text(f"{heading}mlflow_tracking_username = ann\n")
-    assert acting_user() == (local if place == "damaged file" else f"ann ({local})")
+    if place == "variables":
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    if place == "file":
+        file.write_text(f"[mlflow]\n{name}{password}")
+    if place == "damaged file":
+        file.write_text(f"{name}{password}")
+
+
+@pytest.mark.parametrize(
+    ("place", "logs_in"),
+    [("variables", True), ("file", True), ("damaged file", False), ("no password", False)],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_who_acts_on_a_server_is_who_logs_in(
+    local: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+    place: str,
+    logs_in: bool,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://mlflow.example.org")
+    assert acting_user() == local
+    set_login(tmp_path, monkeypatch, place)
+    assert acting_user() == (f"ann ({local})" if logs_in else local)
+
+
+@pytest.mark.parametrize("place", ["variables", "file", "damaged file"])
+@pytest.mark.parametrize("uri", ["", "sqlite:///runs.db"])
+def test_nobody_logs_in_to_a_database_of_ones_own(
+    local: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, place: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    set_login(tmp_path, monkeypatch, place)
+    assert acting_user() == local
 
 
 def test_never_two_hold_it(client: Any, notices: list[str]) -> None:

@@ -394,6 +394,36 @@ def test_a_recorder_that_dies_after_every_event_leaves_no_doubles(
     assert [run["name"] for run in contents(whole)] == ["pipeline", "stage"]
 
 
+def test_an_execution_sums_up_what_its_stages_cost(tmp_path: Path, empty_database: Path) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    store = find_store(tmp_path, {})
+    prepare_mlflow(store)
+    seconds, memory, gpu_memory = (
+        f"diptych.{name}" for name in ("seconds", "peak_memory_mib", "peak_gpu_memory_mib")
+    )
+    on_a_cpu: dict[str, str] = {seconds: "1.50", memory: "900"}
+    on_a_gpu = {seconds: "2.25", memory: "1000", gpu_memory: "3072"}
+    on_it_again = {seconds: "1.25", memory: "800", gpu_memory: "512"}
+
+    def summary(stages: list[dict[str, str]], execution: str) -> dict[str, str]:
+        parent = ParentRun(None, execution, "pipeline", {}, {})
+        for i, tags in enumerate(stages):
+            name = f"{execution}-{i}"
+            start = RunStarted("stage", {}, parent, 1)
+            folder = written(tmp_path / name, start, TagsSet(tags), END)
+            recorder = MlflowRecorder(store, name)
+            Recording(folder, recorder).advance()
+        found = client_of(tmp_path).get_run(recorder.parent_run_id).data.tags
+        return {tag: found[tag] for tag in (seconds, memory, gpu_memory) if tag in found}
+
+    assert summary([on_a_cpu, on_a_gpu, on_it_again], "mixed") == {
+        seconds: "5.00",
+        memory: "1000",
+        gpu_memory: "3072",
+    }
+    assert summary([on_a_cpu], "without a GPU") == {seconds: "1.50", memory: "900"}
+
+
 def test_what_mlflow_itself_refuses_is_lost_alone(tmp_path: Path, empty_database: Path) -> None:
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     store = find_store(tmp_path, {})

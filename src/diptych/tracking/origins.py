@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diptych.promotion.record import Family
-from diptych.tracking.client import StoreError, is_missing, store_of
+from diptych.tracking.client import (
+    StoreError,
+    connect,
+    failures_in_one_line,
+    is_missing,
+    store_of,
+)
 from diptych.tracking.journal import about, is_being_written
 from diptych.tracking.mlflow_tracker import JOURNALS_FOLDER
 from diptych.tracking.process import SNAPSHOT_FOLDER, is_recorder_alive
@@ -122,7 +128,8 @@ def check_recorded(params: Path) -> None:
         params: The project's parameter file.
 
     Raises:
-        StoreError: when one does; what was told to another store does not count.
+        StoreError: when one does, or the store does not answer; what was told to another store
+            does not count.
     """
     journals, store = find_root(params, os.environ) / JOURNALS_FOLDER, store_of(params)
     if num := sum(_is_waiting(folder, store) for folder in journals.glob("*")):
@@ -136,10 +143,22 @@ def _is_waiting(folder: Path, store: Store) -> bool:
     """Tell whether an execution that is over has told a store what is not recorded there."""
     journals = journals_in(folder)
     if not journals:  # perhaps the stages that it did not have to run, which are told last
-        return is_recorder_alive(folder) or (folder / SNAPSHOT_FOLDER).is_dir()
+        may_be_told = is_recorder_alive(folder) or (folder / SNAPSHOT_FOLDER).is_dir()
+        return may_be_told and _has_execution(store, folder.name.partition("-")[0])
     here = {"store": redacted(store.uri), "experiment": store.experiment}
     is_over = not any(map(is_being_written, journals))
     return is_over and any(here.items() <= {**here, **about(one)}.items() for one in journals)
+
+
+def _has_execution(store: Store, execution: str) -> bool:
+    """Tell whether an execution, whose journals are recorded, was told to a store's experiment."""
+    client = connect(store)
+    with failures_in_one_line(store):
+        found = client.get_experiment_by_name(store.experiment)
+        condition = f"tags.`{EXECUTION_TAG}` = '{execution}'"
+        return found is not None and bool(
+            client.search_runs([found.experiment_id], condition, max_results=1)
+        )
 
 
 def get_run(client: "MlflowClient", run_id: str) -> "Run":

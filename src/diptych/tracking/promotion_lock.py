@@ -8,7 +8,6 @@ a dead holder's cannot hit anybody else's.
 """
 
 import configparser
-import getpass
 import os
 import platform
 import random
@@ -16,14 +15,17 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from diptych.errors import UserError
 from diptych.execution import is_running
+from diptych.machine import user_name
 from diptych.tracking.client import is_missing
 from diptych.tracking.liveness import process_tag
+from diptych.tracking.store import find_store
 from diptych.tracking.tracker import now_ms
 
 if TYPE_CHECKING:
@@ -46,11 +48,7 @@ class LockError(UserError):
 
 def acting_user() -> str:
     """Return who acts here: user and host, after the login with MLflow's server if there is one."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # an account without a name
-        user = str(os.getuid())
-    local = f"{user}@{platform.node()}"
+    local = f"{user_name()}@{platform.node()}"
     login = _login()
     return f"{login} ({local})" if login else local
 
@@ -86,13 +84,16 @@ def promotion_lock(
 
 
 def _login() -> str | None:
-    """Return whom MLflow logs in as, by its variable or its file."""
+    """Return whom MLflow logs in as, by its variables or its file; None where it does not."""
+    if not find_store(Path(), os.environ).uri.startswith(("http://", "https://")):
+        return None
     from mlflow.utils.credentials import read_mlflow_creds
 
     try:
-        return read_mlflow_creds().username
-    except (configparser.Error, OSError, UnicodeError):  # which a store of one's own never reads
+        found = read_mlflow_creds()
+    except (configparser.Error, OSError, UnicodeError):  # then no request is answered either
         return None
+    return found.username if found.password else None  # MLflow sends both or neither
 
 
 def _wait(

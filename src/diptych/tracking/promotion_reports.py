@@ -11,8 +11,8 @@ from diptych.tracking.moves import version_text
 from diptych.tracking.promoting import Outcome, Status
 
 
-def verdict(outcome: Outcome) -> str:
-    """Return two lines: whose execution was judged; what was decided, beside which champion."""
+def verdict_lines(outcome: Outcome) -> tuple[str, str]:
+    """Return whose execution was judged; what was decided, beside which champion."""
     run = outcome.pipeline_run
     decided = "promoted" if outcome.decision.is_promoted else "refused"
     number = outcome.candidate.version
@@ -22,7 +22,8 @@ def verdict(outcome: Outcome) -> str:
     beside = f"champion until now: {version_text(outcome.champion)}"
     return (
         f"judged: run {run.run_id} of {run.user or 'nobody known'}, "
-        f"commit {run.commit or 'not recorded'}\n{what} {decided} ({beside})"
+        f"commit {run.commit or 'not recorded'}",
+        f"{what} {decided} ({beside})",
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from diptych.errors import UserError
 from diptych.files import sha256_of
-from diptych.machine import cpu_model, num_cores
+from diptych.machine import cpu_model, num_cores, user_name
 from diptych.params import ParamsError, check_section, read_yaml
 from diptych.tracking.tags import CODE_DIFF_TAG, COMMIT_TAG, DIRTY_TAG, USER_TAG
 
@@ -50,7 +50,7 @@ def source_tags(workspace: Path, environment: Mapping[str, str]) -> dict[str, st
     named = {
         "dvc.experiment": environment.get("DVC_EXP_NAME"),
         "dvc.baseline": environment.get("DVC_EXP_BASELINE_REV"),
-        USER_TAG: environment.get("USER"),
+        USER_TAG: user_name(),
         "mlflow.source.type": "LOCAL",
     }
     return {key: value for key, value in named.items() if value} | code_tags(workspace)

@@ -37,7 +37,12 @@ from diptych.tracking.links import (
     final_metrics,
 )
 from diptych.tracking.packing import pack_model, prepare_packing
-from diptych.tracking.provenance import COMPUTE_TAGS, PEAK_MEMORY_TAG, SECONDS_TAG
+from diptych.tracking.provenance import (
+    COMPUTE_TAGS,
+    PEAK_GPU_MEMORY_TAG,
+    PEAK_MEMORY_TAG,
+    SECONDS_TAG,
+)
 from diptych.tracking.recording import RefusedError
 from diptych.tracking.store import Store, initialise_database
 from diptych.tracking.tags import EXECUTION_TAG, JOURNAL_TAG, PARENT_TAG, REUSED_TAG
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _MAX_PARAMS_PER_CALL = 100
+_PEAK_TAGS = (PEAK_MEMORY_TAG, PEAK_GPU_MEMORY_TAG)
 _WORST_FIRST: tuple[Status, ...] = ("FAILED", "KILLED", "FINISHED")
 
 
@@ -388,10 +394,10 @@ def _summary_tags(stages: Sequence[Any]) -> dict[str, str]:
     found = [run.data.tags for run in stages if REUSED_TAG not in run.data.tags]
     values = {
         tag: [tags[tag] for tags in found if tag in tags]
-        for tag in (SECONDS_TAG, PEAK_MEMORY_TAG, *COMPUTE_TAGS)
+        for tag in (SECONDS_TAG, *_PEAK_TAGS, *COMPUTE_TAGS)
     }
     summary = {tag: ", ".join(sorted(set(values[tag]))) for tag in COMPUTE_TAGS}
     with suppress(ValueError):  # somebody may have edited them
         summary[SECONDS_TAG] = f"{sum(map(float, values[SECONDS_TAG])):.2f}"
-        summary[PEAK_MEMORY_TAG] = str(max(map(int, values[PEAK_MEMORY_TAG])))
+        summary |= {tag: str(max(map(int, values[tag]), default=0)) for tag in _PEAK_TAGS}
     return {tag: text for tag, text in summary.items() if values[tag]}

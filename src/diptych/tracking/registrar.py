@@ -105,7 +105,7 @@ def await_recording(
         return
     notice(f"runs that have ended are being recorded: waiting up to {timeout_seconds:.0f} s")
     if not _are_recorded_within(folders, timeout_seconds):
-        notice(f"they are still being recorded after {timeout_seconds:.0f} s: going on without")
+        notice(f"they are still being recorded after {timeout_seconds:.0f} s: waiting no longer")
 
 
 def _are_recorded_within(folders: Path, seconds: float) -> bool:
