@@ -31,7 +31,8 @@ def test_only_the_cores_that_a_process_may_use_are_counted() -> None:
 def test_who_runs_this_is_known_without_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
-    assert user_name() == pwd.getpwuid(os.getuid()).pw_name
+    monkeypatch.setattr(pwd, "getpwuid", {os.getuid(): ["me"]}.__getitem__)
+    assert user_name() == "me"
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # an account without a name
     assert user_name() == str(os.getuid())
     monkeypatch.setenv("USER", "ann")

@@ -496,7 +496,6 @@ def test_of_a_damaged_champion_only_stored_results_that_fit_will_do(
     candidate = with_figures(record(family, IMAGES), num_parameters=10.0)
     damaged = replace(champion(family), stored_weights_sha256="")
     assert not damaged.is_intact
-    assert decide(candidate, damaged, policy, allow_dirty=False).is_promoted
     unfit = [replace(damaged, per_image=None)]
     if "vae" in PARTS[family]:
         unfit += [with_figures(damaged, **{key: 7.0}) for key in PROTOCOL]

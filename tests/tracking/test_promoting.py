@@ -4,7 +4,6 @@ import multiprocessing
 import shutil
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -336,8 +335,8 @@ def test_a_damaged_champion_refuses_the_next_in_one_line_that_says_what_to_do(
     outcome = promoted(project, "better")
     refusals = {check.name: check.found for check in outcome.decision.refusals}
     assert refusals["the champion's results"].startswith(
-        "to be evaluated anew its files must be those that were registered: "
-        "`diptych rollback cnn` goes back to the champion before"
+        "to be evaluated anew its files must be those that its tags name: "
+        "`diptych rollback cnn` goes back to the champion before, or delete the version"
     )
     assert check_laws(project) == Standing(1, None)
 
@@ -431,15 +430,29 @@ def interrupt(project: Project, action: str) -> None:
 
 
 def test_an_interrupted_promotion_that_was_overtaken_by_hand_is_given_up(
-    project: Project,
+    copied: Copier,
 ) -> None:
+    project = copied("project")
     for name in ("plain", "worse"):
         promoted(project, name)
-    interrupt(project, "better")
-    project.client.set_registered_model_alias(NAME, "champion", "2")
-    complete(project)
-    assert standing(project) == Standing(2, None)
-    assert [entry.state for entry in read_history(project.registrar(), "cnn")][-1] == "undone"
+    start = Path(shutil.copy(project.root / DATABASE_FILE, project.root / "start.db"))
+    found, num_writes = set(), 0
+    while True:
+        restore(project, start)
+        try:
+            act(project.registrar(dying(project.client, num_writes)), project, "better")
+            break
+        except Death:
+            num_writes += 1
+        project.client.set_registered_model_alias(NAME, "champion", "2")
+        complete(project)
+        *_, last = read_history(project.registrar(), "cnn")
+        found.add(last.state)
+        assert standing(project).champion == 2
+        if last.state == "undone":
+            tags = project.client.get_model_version(NAME, str(last.version)).tags
+            assert tags.get(VERDICT_TAG) in (None, "not promoted")
+    assert found == {"done", "undone"}  # done: the refusal before, while nothing was intended
 
 
 def test_status_and_history_tell_what_was_interrupted_and_write_nothing(project: Project) -> None:
@@ -503,33 +516,62 @@ def test_rollbacks_pass_over_versions_that_were_deleted_by_hand(
     assert promoted(ladder, "0").decision.is_promoted is is_another
 
 
+@pytest.fixture
+def best(ladder: Project, recorded: Project) -> Project:
+    """The ladder with one more execution, `best`, without a mistake as its newest champion."""
+    made = add_execution(
+        ladder.client,
+        recorded.root / PROCESSED,
+        ladder.root / ARTIFACT_FOLDER / "best",
+        images_of(0, 90.0),
+        seed=30,
+    )
+    return Project(ladder.root, ladder.uri, {**ladder.executions, "best": made})
+
+
 @pytest.mark.parametrize(
     ("deleted", "end"),
     [
         (["4"], Standing(5, 3)),
         (["3", "4"], Standing(5, 2)),
-        (["3"], Standing(5, 4)),
         (["1", "2", "3", "4"], Standing(5, None)),
     ],
 )
-def test_after_a_deletion_a_promotion_keeps_the_newest_champion_that_is_left(
-    ladder: Project, deleted: list[str], end: Standing
+def test_after_a_deletion_the_newest_champion_that_is_left_is_compared_and_kept(
+    best: Project, deleted: list[str], end: Standing
 ) -> None:
     for version in deleted:
-        ladder.client.delete_model_version(NAME, version)
-    outcome = promoted(ladder, "better")
-    if not outcome.decision.is_promoted:  # beside version 4, without a mistake
-        assert standing(ladder) == Standing(4, None)
-        return
-    assert standing(ladder) == end
-    assert read_status(ladder.registrar(), "cnn").disagreement is None
+        best.client.delete_model_version(NAME, version)
+    outcome = promoted(best, "best")
+    assert outcome.decision.is_promoted
+    assert outcome.champion == end.previous
+    assert standing(best) == end
+    assert read_status(best.registrar(), "cnn").disagreement is None
     if end.previous is not None:
-        assert roll_back(ladder.registrar(), "cnn").after.champion == end.previous
+        assert roll_back(best.registrar(), "cnn").after.champion == end.previous
+
+
+def test_without_the_champion_a_worse_model_does_not_pass(ladder: Project) -> None:
+    ladder.client.delete_model_version(NAME, "4")
+    notices: list[str] = []
+    request = Request(run_id=ladder.executions["worse"].run_id)
+    registrar = ladder.registrar(notice=notices.append)
+    outcome = promote(registrar, "cnn", request, ladder.evaluate)
+    assert (outcome.decision.is_promoted, outcome.champion) == (False, 3)
+    assert notices == [
+        f"{NAME}: there is no version @champion: compared with version 3, the newest champion that "
+        "is left"
+    ]
+    told = read_status(registrar, "cnn").disagreement
+    assert told is not None
+    assert told.endswith(
+        "version 4 was deleted: `diptych rollback cnn` goes back to the newest champion that is "
+        "left"
+    )
 
 
 def test_a_champion_that_was_made_by_hand_is_gone_back_to_and_from(ladder: Project) -> None:
-    ladder.client.set_registered_model_alias(NAME, "champion", "2")
-    ladder.client.delete_registered_model_alias(NAME, "previous")
+    ladder.client.set_registered_model_alias(NAME, "champion", "2")  # previous is 3
     assert roll_back(ladder.registrar(), "cnn").after == standing(ladder) == Standing(1, None)
     ladder.client.set_registered_model_alias(NAME, "champion", "3")
     assert promoted(ladder, "0").decision.is_promoted
@@ -537,8 +579,43 @@ def test_a_champion_that_was_made_by_hand_is_gone_back_to_and_from(ladder: Proje
     assert roll_back(ladder.registrar(), "cnn").after == standing(ladder) == Standing(3, 1)
 
 
-def test_what_would_lead_to_a_deleted_version_is_given_up(ladder: Project) -> None:
-    interrupt(ladder, "rollback")
+def test_a_rollback_that_was_undone_by_hand_can_be_done_again(ladder: Project) -> None:
+    assert roll_back(ladder.registrar(), "cnn").after == Standing(3, 2)
+    ladder.client.set_registered_model_alias(NAME, "champion", "4")  # previous is 2
+    assert roll_back(ladder.registrar(), "cnn").after == standing(ladder) == Standing(3, 2)
+
+
+def test_a_rollback_says_what_it_left(
+    ladder: Project, built: Callable[..., Project], recorded: Project
+) -> None:
+    ladder.client.delete_registered_model_alias(NAME, "champion")
+    assert roll_back(ladder.registrar(), "cnn").why == ("rolled back from none",)
+    ladder.client.delete_model_version(NAME, "3")
+    assert roll_back(ladder.registrar(), "cnn").why == (
+        "rolled back from version 3, which was deleted",
+    )
+    refused = built(is_dirty=True)
+    refused = Project(recorded.root, refused.uri, refused.executions)
+    assert not promoted(refused, "built").decision.is_promoted
+    refused.client.set_registered_model_alias(NAME, "previous", "1")
+    assert roll_back(refused.registrar(), "cnn").why == ("rolled back from none",)
+
+
+@pytest.mark.parametrize("num_writes", [2, 3])  # ticket and intention; the first alias too
+def test_a_rollback_from_a_version_that_is_deleted_meanwhile_is_completed(
+    ladder: Project, num_writes: int
+) -> None:
+    with suppress(Death):
+        roll_back(ladder.registrar(dying(ladder.client, num_writes)), "cnn")
+    ladder.client.delete_model_version(NAME, "4")
+    assert roll_back(ladder.registrar(), "cnn").after == standing(ladder) == Standing(3, 2)
+    assert read_status(ladder.registrar(), "cnn").disagreement is None
+
+
+@pytest.mark.parametrize("num_writes", [2, 3])
+def test_what_would_lead_to_a_deleted_version_is_given_up(ladder: Project, num_writes: int) -> None:
+    with suppress(Death):
+        roll_back(ladder.registrar(dying(ladder.client, num_writes)), "cnn")
     intended = read_history(ladder.registrar(), "cnn")[-1]
     assert (intended.state, intended.after) == ("intended", Standing(3, 2))
     ladder.client.delete_model_version(NAME, "2")
@@ -578,27 +655,33 @@ def test_an_interrupted_rollback_that_is_asked_for_again_goes_back_by_one_champi
 def test_a_rollback_that_somebody_else_is_at_is_not_ones_own(ladder: Project) -> None:
     mine: list[AuditEntry] = []
     refused: list[str] = []
-    others = threading.Event()
+    has_read = threading.Event()
 
-    def ask_meanwhile() -> None:
+    class Reading(DyingClient):
+        """One that tells when it has read the registered model."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "search_registered_models":  # for the lock, after the log
+                has_read.set()
+            return super().__getattr__(name)
+
+    def ask() -> None:
         """Ask for a rollback while another has written what it intends and holds the lock."""
-        others.set()
         try:
-            mine.append(roll_back(ladder.registrar(), "cnn"))
+            client = Reading(ladder.client, 100, lambda: None)
+            mine.append(roll_back(ladder.registrar(client), "cnn"))
         except RegistryError as error:
             refused.append(str(error))
 
-    thread = threading.Thread(target=ask_meanwhile)
+    thread = threading.Thread(target=ask)
 
-    def begin_other() -> None:
-        if others.is_set():
-            return
-        thread.start()
-        others.wait(60)
-        time.sleep(1)  # it has read the log and waits for the lock
+    def let_other_begin() -> None:
+        if not thread.ident:
+            thread.start()
+            assert has_read.wait(60)
 
     # Its ticket and its intention are written.
-    entry = roll_back(ladder.registrar(DyingClient(ladder.client, 2, begin_other)), "cnn")
+    entry = roll_back(ladder.registrar(DyingClient(ladder.client, 2, let_other_begin)), "cnn")
     thread.join(60)
     assert entry.after == check_laws(ladder) == Standing(3, 2)
     assert mine == []

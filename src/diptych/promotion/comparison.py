@@ -151,8 +151,9 @@ def _champion_check(
         # First: a check's text may be cut.
         problems.insert(
             0,
-            "to be evaluated anew its files must be those that were registered: "
-            f"`diptych rollback {champion.family}` goes back to the champion before",
+            "to be evaluated anew its files must be those that its tags name: `diptych rollback "
+            f"{champion.family}` goes back to the champion before, or delete the version if there "
+            "is none",
         )
     found = "; ".join(problems) or "sound"
     return check("the champion's results", "sound", found, not problems)

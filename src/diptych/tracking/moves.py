@@ -4,6 +4,7 @@ Whoever has the lock next completes what somebody was killed in.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from diptych.tracking.audit import AuditEntry, Standing
@@ -51,8 +52,7 @@ def carry_out(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost)
         return _complete(registry, entry, raise_if_lost)
     except DeniedError:
         # Left as intended, the next command of somebody who may would carry it out.
-        raise_if_lost()
-        registry.write(replace(entry, state="undone"))
+        _give_up(registry, entry, raise_if_lost)
         raise
 
 
@@ -75,8 +75,7 @@ def settle(
         return Settled(state)
     where = f"{registry.name}: audit entry {entry.number}, interrupted:"
     if not _can_complete(registry, state.standing, entry):
-        raise_if_lost()
-        registry.write(replace(entry, state="undone"))
+        _give_up(registry, entry, raise_if_lost)
         notice(f"{where} given up, a version or alias was changed by hand")
         return Settled(registry.read())
     try:
@@ -99,16 +98,22 @@ def version_text(number: int | None) -> str:
 
 
 def _can_complete(registry: Registry, found: Standing, entry: AuditEntry) -> bool:
-    """Tell whether nobody has deleted a version or moved the champion by hand since."""
+    """Tell whether all is there that an entry is about, and nobody has moved the champion since."""
     if entry.action == "refused":  # which moves no alias
         return registry.has(entry.version)
     named = (entry.version, entry.after.previous)
     are_there = all(registry.has(one) for one in named if one is not None)
-    return are_there and found.champion in (entry.before.champion, entry.after.champion)
+    before = entry.before.champion
+    # The one that is left may be deleted: its alias is gone with it.
+    champions = [before, entry.after.champion]
+    champions += [None] if before is not None and not registry.has(before) else []
+    return are_there and found.champion in champions
 
 
 def _complete(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost) -> AuditEntry:
     """Bring about what an entry says, from wherever it was interrupted."""
+    if entry.action != "rolled back":  # first: a champion has passed the gate
+        registry.tag_verdict(entry.version, entry.action, "\n".join(entry.why))
     if entry.action != "refused":
         raise_if_lost()
         registry.set_alias(PREVIOUS, entry.after.previous)
@@ -120,9 +125,29 @@ def _complete(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost)
             f"{registry.name}: aliases must be {shown(entry.after)} (got {shown(found)}, "
             "moved by somebody else)"
         )
-    if entry.action != "rolled back":  # last: a version says so only when it is true
-        registry.tag_verdict(entry.version, entry.action, "\n".join(entry.why))
     done = replace(entry, state="done")
     raise_if_lost()
     registry.write(done)
     return done
+
+
+def _give_up(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost) -> None:
+    """Write that an entry is not done, after taking back what was, as far as that is permitted."""
+    raise_if_lost()
+    state = registry.read()
+    before, found = entry.before, state.standing
+    with suppress(DeniedError):
+        if entry.action == "promoted" and not _was_champion(state, entry.version):
+            registry.take_verdict_back(entry.version)
+        is_left = before.previous is None or registry.has(before.previous)
+        is_half_moved = found.champion == before.champion and found.previous != before.previous
+        if entry.action != "refused" and is_half_moved and is_left:
+            registry.set_alias(PREVIOUS, before.previous)
+    registry.write(replace(entry, state="undone"))
+
+
+def _was_champion(state: RegistryState, version: int) -> bool:
+    return any(
+        entry.version == version and entry.action == "promoted" and entry.state == "done"
+        for entry in state.log
+    )

@@ -84,7 +84,8 @@ class Outcome:
     Attributes:
         name: The registered model.
         candidate: The model that was judged, with its version unless in a dry run.
-        champion: The version that it was compared with; None for none.
+        champion: The version that it was compared with: the champion, or without one the newest
+            that is left of earlier ones; None for none.
         decision: The gate's.
         pipeline_run: The execution that the candidate is of.
     """
@@ -118,9 +119,10 @@ def promote(registrar: Registrar, family: Family, request: Request, evaluate: Ev
         state = registry.read() if request.is_dry_run else _settled(registrar, registry).state
         before = state.standing
         _check_expected(registry, before, request.expected_champion)
-        champion = _champion_record(registrar, registry, candidate, before.champion, evaluate)
+        beside = before.champion or _newest_left(registrar, registry, state)
+        champion = _champion_record(registrar, registry, candidate, beside, evaluate)
         decision = decide(candidate, champion, registrar.policy, allow_dirty=request.allow_dirty)
-        outcome = Outcome(registry.name, candidate, before.champion, decision, pipeline_run)
+        outcome = Outcome(registry.name, candidate, beside, decision, pipeline_run)
         if request.is_dry_run:
             return outcome
         with registrar.lock(registry) as raise_if_lost:
@@ -154,29 +156,17 @@ def roll_back(
     registry = registrar.registry(family)
     began = registry.read()
     unfinished = began.interrupted
-    is_asked_again = unfinished is not None and unfinished.action == "rolled back"
-    # Its aliases may be half moved.
-    before = unfinished.before if unfinished and is_asked_again else began.standing
+    if unfinished is not None and unfinished.action != "rolled back":
+        unfinished = None
+    # The aliases of an unfinished one may be half moved.
+    before = began.standing if unfinished is None else unfinished.before
     _check_expected(registry, before, expected_champion)
     settled = _settled(registrar, registry)
-    if is_asked_again and settled.completed is not None:
-        return settled.completed
+    done = settled.completed
+    if unfinished is not None and done is not None and done.number == unfinished.number:
+        return done
     _check_unmoved(registry, before, settled.state.standing)
-    after = _after_rollback(registry, settled.state)
-    target = _checked_target(registrar, registry, family, after)
-    with registrar.lock(registry) as raise_if_lost:
-        state = settle(registry, raise_if_lost, registrar.notice).state
-        _check_unmoved(registry, before, state.standing)
-        entry = _new_entry(
-            state,
-            action="rolled back",
-            version=int(target.version),
-            after=after,
-            run_id=target.run_id or "",
-            reasons=(_rollback_reason(state),),
-            figures=_figures_of(state, int(target.version)),
-        )
-        return carry_out(registry, entry, raise_if_lost)
+    return _go_back(registrar, registry, family, settled.state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +199,7 @@ def read_status(registrar: Registrar, family: Family) -> Status:
         name=registry.name,
         state=state,
         figures={} if champion is None else _figures_of(state, champion),
-        disagreement=_disagreement(state),
+        disagreement=_disagreement(registry, family, state),
     )
 
 
@@ -222,6 +212,27 @@ def read_history(registrar: Registrar, family: Family) -> tuple[AuditEntry, ...]
     return registrar.registry(family).read().log
 
 
+def _go_back(
+    registrar: Registrar, registry: Registry, family: Family, state: RegistryState
+) -> AuditEntry:
+    """Roll back from where a registered model stands, unless somebody moves it meanwhile."""
+    before, after = state.standing, _after_rollback(registry, state)
+    target = _checked_target(registrar, registry, family, after)
+    with registrar.lock(registry) as raise_if_lost:
+        state = settle(registry, raise_if_lost, registrar.notice).state
+        _check_unmoved(registry, before, state.standing)
+        entry = _new_entry(
+            state,
+            action="rolled back",
+            version=int(target.version),
+            after=after,
+            run_id=target.run_id or "",
+            reasons=(_rollback_reason(registry, state),),
+            figures=_figures_of(state, int(target.version)),
+        )
+        return carry_out(registry, entry, raise_if_lost)
+
+
 def _settled(registrar: Registrar, registry: Registry) -> Settled:
     """Complete what an earlier process was killed in; the lock is taken if there is such."""
     state = registry.read()
@@ -231,7 +242,7 @@ def _settled(registrar: Registrar, registry: Registry) -> Settled:
         return settle(registry, raise_if_lost, registrar.notice)
 
 
-def _disagreement(state: RegistryState) -> str | None:
+def _disagreement(registry: Registry, family: Family, state: RegistryState) -> str | None:
     if (entry := state.interrupted) is not None:
         return (
             f"audit entry {entry.number} is not finished ({entry.action}: version "
@@ -240,7 +251,13 @@ def _disagreement(state: RegistryState) -> str | None:
     logged, found = standing_of(state.log), state.standing
     if logged == found:
         return None
-    return f"aliases must be {shown(logged)} as in the log (got {shown(found)})"
+    lines = [f"aliases must be {shown(logged)} as in the log (got {shown(found)})"]
+    if found.champion is None and logged.champion and not registry.has(logged.champion):
+        lines.append(
+            f"version {logged.champion} was deleted: `diptych rollback {family}` goes back to the "
+            "newest champion that is left"
+        )
+    return "; ".join(lines)
 
 
 def _check_unmoved(registry: Registry, before: Standing, found: Standing) -> None:
@@ -272,7 +289,8 @@ def _champion_record(
         origin = registered_origin(registry, version)
     except RegistryError as error:
         raise RegistryError(
-            f"{error}; `diptych rollback {candidate.family}` goes back to the champion before"
+            f"{error}; `diptych rollback {candidate.family}` goes back to the champion before, "
+            "or delete the version if there is none"
         ) from None
 
     def evaluate_and_tell(
@@ -304,9 +322,7 @@ def _conclude(
         state,
         action="promoted" if decision.is_promoted else "refused",
         version=version,
-        after=_after_promotion(registry, state, version)
-        if decision.is_promoted
-        else state.standing,
+        after=Standing(version, outcome.champion) if decision.is_promoted else state.standing,
         run_id=candidate.run_id,
         reasons=_reasons(decision),
         figures=_headline(candidate),
@@ -364,9 +380,12 @@ def _after_rollback(registry: Registry, state: RegistryState) -> Standing:
 
     Versions that were deleted by hand, whose aliases MLflow has deleted with them, are passed over.
     """
-    champion, previous = state.standing.champion, state.standing.previous
-    known = champions(state.log, champion)
-    if previous is None or previous == champion:
+    found, logged = state.standing, standing_of(state.log)
+    known = champions(state.log, found.champion)
+    previous = found.previous
+    # Beside a champion that was moved by hand, the log's alias is that of another one.
+    is_stale = found.champion != logged.champion and previous == logged.previous
+    if is_stale or previous in (None, found.champion):
         previous = _newest_existing(registry, known[:-1], but=known[-1] if known else None)
     if previous is None:
         return Standing(None, None)
@@ -375,12 +394,15 @@ def _after_rollback(registry: Registry, state: RegistryState) -> Standing:
     return Standing(previous, _newest_existing(registry, before, but=previous))
 
 
-def _after_promotion(registry: Registry, state: RegistryState, version: int) -> Standing:
-    """Return what a promotion makes of the aliases; a champion that was deleted is passed over."""
-    champion = state.standing.champion
-    if champion is None:
-        champion = _newest_existing(registry, champions(state.log), but=version)
-    return Standing(version, champion or state.standing.previous)
+def _newest_left(registrar: Registrar, registry: Registry, state: RegistryState) -> int | None:
+    """Return the newest of the log's champions that is there, where no alias names one."""
+    found = _newest_existing(registry, champions(state.log), but=None)
+    if found is not None:
+        registrar.notice(
+            f"{registry.name}: there is no version @{CHAMPION}: compared with version {found}, "
+            "the newest champion that is left"
+        )
+    return found
 
 
 def _newest_existing(registry: Registry, versions: Sequence[int], but: int | None) -> int | None:
@@ -388,11 +410,11 @@ def _newest_existing(registry: Registry, versions: Sequence[int], but: int | Non
     return next((one for one in reversed(versions) if one != but and registry.has(one)), None)
 
 
-def _rollback_reason(state: RegistryState) -> str:
-    champion = state.standing.champion
-    if champion is not None or not state.log:
-        return f"rolled back from {version_text(champion)}"
-    return f"rolled back from {version_text(champions(state.log)[-1])}, which is no more"
+def _rollback_reason(registry: Registry, state: RegistryState) -> str:
+    left, known = state.standing.champion, champions(state.log)
+    if left is None and known and not registry.has(known[-1]):
+        return f"rolled back from version {known[-1]}, which was deleted"
+    return f"rolled back from {version_text(left)}"
 
 
 def _figures_of(state: RegistryState, version: int) -> Mapping[str, float | str]:

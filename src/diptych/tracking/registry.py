@@ -223,6 +223,17 @@ class Registry:
             with self._granted("EDIT"):
                 self.client.set_model_version_tag(self.name, str(version), key, value)
 
+    def take_verdict_back(self, version: int) -> None:
+        """Let a version say that it was not promoted, though the gate would have had it so.
+
+        Raises:
+            DeniedError: when the server does not let this user do it.
+        """
+        if self.has(version):
+            with self._granted("EDIT"):
+                tag = VERDICT_TAG, "not promoted"
+                self.client.set_model_version_tag(self.name, str(version), *tag)
+
     @contextmanager
     def _granted(self, permission: str) -> Iterator[None]:
         """Say which of MLflow's permissions it takes if the server refuses what the block does."""
