@@ -490,7 +490,7 @@ def test_likelihoods_that_were_got_otherwise_are_not_compared(
 
 
 @each_family
-def test_of_a_damaged_champion_only_stored_results_that_fit_will_do(
+def test_beside_a_damaged_champion_without_fitting_results_the_gate_says_how_to_go_on(
     family: Family, policy: PromotionParams
 ) -> None:
     candidate = with_figures(record(family, IMAGES), num_parameters=10.0)

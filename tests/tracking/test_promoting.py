@@ -22,6 +22,7 @@ from diptych.tracking.promoting import (
     read_status,
     roll_back,
 )
+from diptych.tracking.promotion_reports import verdict_lines
 from diptych.tracking.registry import VERDICT_TAG, RegistryError
 from diptych.tracking.store import ARTIFACT_FOLDER, DATABASE_FILE
 from tests.stages.conftest import PROCESSED
@@ -336,7 +337,7 @@ def test_a_damaged_champion_refuses_the_next_in_one_line_that_says_what_to_do(
     refusals = {check.name: check.found for check in outcome.decision.refusals}
     assert refusals["the champion's results"].startswith(
         "to be evaluated anew its files must be those that its tags name: "
-        "`diptych rollback cnn` goes back to the champion before, or delete the version"
+        "`diptych rollback cnn` goes back to the champion before; where that is refused, delete"
     )
     assert check_laws(project) == Standing(1, None)
 
@@ -450,9 +451,21 @@ def test_an_interrupted_promotion_that_was_overtaken_by_hand_is_given_up(
         found.add(last.state)
         assert standing(project).champion == 2
         if last.state == "undone":
+            assert standing(project).previous is None
             tags = project.client.get_model_version(NAME, str(last.version)).tags
-            assert tags.get(VERDICT_TAG) in (None, "not promoted")
+            assert tags[VERDICT_TAG] == "not promoted"
     assert found == {"done", "undone"}  # done: the refusal before, while nothing was intended
+
+
+def test_a_champion_of_the_past_keeps_its_verdict_whatever_is_given_up(project: Project) -> None:
+    for name in ("plain", "better", "worse"):
+        promoted(project, name)
+    roll_back(project.registrar(), "cnn")
+    interrupt(project, "better")
+    project.client.set_registered_model_alias(NAME, "champion", "3")
+    complete(project)
+    assert read_history(project.registrar(), "cnn")[-1].state == "undone"
+    assert project.client.get_model_version(NAME, "2").tags[VERDICT_TAG] == "promoted"
 
 
 def test_status_and_history_tell_what_was_interrupted_and_write_nothing(project: Project) -> None:
@@ -544,7 +557,7 @@ def test_after_a_deletion_the_newest_champion_that_is_left_is_compared_and_kept(
         best.client.delete_model_version(NAME, version)
     outcome = promoted(best, "best")
     assert outcome.decision.is_promoted
-    assert outcome.champion == end.previous
+    assert (outcome.champion, outcome.compared_with) == (None, end.previous)
     assert standing(best) == end
     assert read_status(best.registrar(), "cnn").disagreement is None
     if end.previous is not None:
@@ -553,21 +566,34 @@ def test_after_a_deletion_the_newest_champion_that_is_left_is_compared_and_kept(
 
 def test_without_the_champion_a_worse_model_does_not_pass(ladder: Project) -> None:
     ladder.client.delete_model_version(NAME, "4")
-    notices: list[str] = []
-    request = Request(run_id=ladder.executions["worse"].run_id)
-    registrar = ladder.registrar(notice=notices.append)
-    outcome = promote(registrar, "cnn", request, ladder.evaluate)
-    assert (outcome.decision.is_promoted, outcome.champion) == (False, 3)
-    assert notices == [
-        f"{NAME}: there is no version @champion: compared with version 3, the newest champion that "
-        "is left"
-    ]
-    told = read_status(registrar, "cnn").disagreement
-    assert told is not None
-    assert told.endswith(
-        "version 4 was deleted: `diptych rollback cnn` goes back to the newest champion that is "
-        "left"
+    outcome = promoted(ladder, "worse")
+    assert (outcome.champion, outcome.compared_with) == (None, 3)
+    assert not outcome.decision.is_promoted
+    assert verdict_lines(outcome)[1].endswith("(champion until now: none; compared with version 3)")
+    assert read_status(ladder.registrar(), "cnn").disagreement == (
+        "aliases must be champion version 4, previous version 3 as in the log (got champion none, "
+        "previous version 3); version 4 was deleted: `diptych rollback cnn` goes back to version 3"
     )
+
+
+def test_without_its_alias_the_champion_can_be_promoted_again(ladder: Project) -> None:
+    ladder.client.delete_registered_model_alias(NAME, "champion")
+    outcome = promoted(ladder, "0")
+    assert (outcome.champion, outcome.compared_with) == (None, 3)
+    assert outcome.decision.is_promoted
+    assert standing(ladder) == Standing(4, 3)
+
+
+def test_a_sole_champion_that_was_deleted_is_told_and_the_next_is_the_first(
+    project: Project,
+) -> None:
+    promoted(project, "plain")
+    project.client.delete_model_version(NAME, "1")
+    told = read_status(project.registrar(), "cnn").disagreement
+    assert told is not None
+    assert told.endswith("version 1 was deleted")
+    assert promoted(project, "better").decision.is_promoted
+    assert standing(project) == Standing(2, None)
 
 
 def test_a_champion_that_was_made_by_hand_is_gone_back_to_and_from(ladder: Project) -> None:
@@ -612,17 +638,43 @@ def test_a_rollback_from_a_version_that_is_deleted_meanwhile_is_completed(
     assert read_status(ladder.registrar(), "cnn").disagreement is None
 
 
-@pytest.mark.parametrize("num_writes", [2, 3])
-def test_what_would_lead_to_a_deleted_version_is_given_up(ladder: Project, num_writes: int) -> None:
+@pytest.mark.parametrize("num_writes", [2, 3, 4])  # before, between and after the aliases
+def test_what_would_lead_to_a_deleted_version_is_led_past_it(
+    ladder: Project, num_writes: int
+) -> None:
     with suppress(Death):
         roll_back(ladder.registrar(dying(ladder.client, num_writes)), "cnn")
     intended = read_history(ladder.registrar(), "cnn")[-1]
     assert (intended.state, intended.after) == ("intended", Standing(3, 2))
     ladder.client.delete_model_version(NAME, "2")
+    assert roll_back(ladder.registrar(), "cnn").after == standing(ladder) == Standing(3, 1)
+    assert read_status(ladder.registrar(), "cnn").disagreement is None
+
+
+@pytest.mark.parametrize("num_writes", [2, 3, 4])
+def test_a_rollback_whose_target_is_deleted_goes_to_the_champion_before(
+    ladder: Project, num_writes: int
+) -> None:
+    with suppress(Death):
+        roll_back(ladder.registrar(dying(ladder.client, num_writes)), "cnn")
+    ladder.client.delete_model_version(NAME, "3")
     complete(ladder)
-    assert [entry.state for entry in read_history(ladder.registrar(), "cnn")][-1] == "undone"
-    assert standing(ladder) == Standing(4, 3)
-    assert roll_back(ladder.registrar(), "cnn").after == Standing(3, 1)
+    assert read_history(ladder.registrar(), "cnn")[-1].state == "undone"
+    assert roll_back(ladder.registrar(), "cnn").after == standing(ladder) == Standing(2, 1)
+
+
+def test_a_promotion_that_is_half_moved_and_overtaken_by_hand_puts_previous_back(
+    ladder: Project,
+) -> None:
+    roll_back(ladder.registrar(), "cnn")
+    with suppress(Death):  # ticket, intention and the first alias are written
+        act(ladder.registrar(dying(ladder.client, 3)), ladder, "0")
+    assert standing(ladder) == Standing(3, 3)
+    ladder.client.set_registered_model_alias(NAME, "champion", "1")
+    complete(ladder)
+    assert standing(ladder) == Standing(1, 2)
+    with pytest.raises(RegistryError, match="must have a version @previous"):
+        roll_back(ladder.registrar(), "cnn")
 
 
 def test_of_two_rollbacks_at_once_one_is_refused(ladder: Project) -> None:

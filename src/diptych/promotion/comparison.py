@@ -152,8 +152,8 @@ def _champion_check(
         problems.insert(
             0,
             "to be evaluated anew its files must be those that its tags name: `diptych rollback "
-            f"{champion.family}` goes back to the champion before, or delete the version if there "
-            "is none",
+            f"{champion.family}` goes back to the champion before; where that is refused, delete "
+            "the version",
         )
     found = "; ".join(problems) or "sound"
     return check("the champion's results", "sound", found, not problems)

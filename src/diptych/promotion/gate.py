@@ -34,8 +34,8 @@ def decide(
 
     Args:
         candidate: The model that wants to be the champion.
-        champion: The one that is, of the same family, with its per-image results; None for none,
-            when the floors are all there is to meet.
+        champion: The one that is, or was last, of the same family, with its per-image results;
+            None for none, when the floors are all there is to meet.
         policy: Section `promotion` of params.yaml.
         allow_dirty: Whether code that was not committed, or of which nobody knows, will do.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from diptych.tracking.audit import AuditEntry, Standing
+from diptych.tracking.audit import AuditEntry, Standing, champions
 from diptych.tracking.registry import (
     CHAMPION,
     PREVIOUS,
@@ -79,7 +79,7 @@ def settle(
         notice(f"{where} given up, a version or alias was changed by hand")
         return Settled(registry.read())
     try:
-        completed = _complete(registry, entry, raise_if_lost)
+        completed = _complete(registry, _led_past_deleted(registry, state, entry), raise_if_lost)
     except DeniedError as error:
         raise DeniedError(f"{where} to be completed first: {error}") from None
     notice(f"{where} completed ({entry.action}: version {entry.version})")
@@ -98,21 +98,30 @@ def version_text(number: int | None) -> str:
 
 
 def _can_complete(registry: Registry, found: Standing, entry: AuditEntry) -> bool:
-    """Tell whether all is there that an entry is about, and nobody has moved the champion since."""
+    """Tell whether the version is there, and nobody has moved the champion by hand since."""
     if entry.action == "refused":  # which moves no alias
         return registry.has(entry.version)
-    named = (entry.version, entry.after.previous)
-    are_there = all(registry.has(one) for one in named if one is not None)
     before = entry.before.champion
+    is_unmoved = found.champion in (before, entry.after.champion)
     # The one that is left may be deleted: its alias is gone with it.
-    champions = [before, entry.after.champion]
-    champions += [None] if before is not None and not registry.has(before) else []
-    return are_there and found.champion in champions
+    is_left_deleted = found.champion is None and before is not None and not registry.has(before)
+    return registry.has(entry.version) and (is_unmoved or is_left_deleted)
+
+
+def _led_past_deleted(registry: Registry, state: RegistryState, entry: AuditEntry) -> AuditEntry:
+    """Return an entry whose `previous` is there: a version that was deleted is passed over."""
+    champion, previous = entry.after.champion, entry.after.previous
+    if entry.action == "refused" or previous is None or registry.has(previous):
+        return entry
+    earlier = champions(state.log, previous)[:-1]
+    after = Standing(champion, registry.newest_existing(earlier, but=champion))
+    return replace(entry, after=after)
 
 
 def _complete(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost) -> AuditEntry:
     """Bring about what an entry says, from wherever it was interrupted."""
     if entry.action != "rolled back":  # first: a champion has passed the gate
+        raise_if_lost()
         registry.tag_verdict(entry.version, entry.action, "\n".join(entry.why))
     if entry.action != "refused":
         raise_if_lost()
@@ -132,18 +141,27 @@ def _complete(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost)
 
 
 def _give_up(registry: Registry, entry: AuditEntry, raise_if_lost: RaiseIfLost) -> None:
-    """Write that an entry is not done, after taking back what was, as far as that is permitted."""
+    """Write that an entry is not done, after putting verdict and alias back where permitted."""
     raise_if_lost()
     state = registry.read()
-    before, found = entry.before, state.standing
     with suppress(DeniedError):
         if entry.action == "promoted" and not _was_champion(state, entry.version):
             registry.take_verdict_back(entry.version)
-        is_left = before.previous is None or registry.has(before.previous)
-        is_half_moved = found.champion == before.champion and found.previous != before.previous
-        if entry.action != "refused" and is_half_moved and is_left:
-            registry.set_alias(PREVIOUS, before.previous)
+        if _is_half_moved(registry, state.standing, entry):
+            raise_if_lost()
+            registry.set_alias(PREVIOUS, entry.before.previous)
+    raise_if_lost()
     registry.write(replace(entry, state="undone"))
+
+
+def _is_half_moved(registry: Registry, found: Standing, entry: AuditEntry) -> bool:
+    """Tell whether `previous` alone was moved, and can be put back."""
+    before, after = entry.before, entry.after
+    return (
+        found.champion not in (None, after.champion)
+        and found.previous == after.previous != before.previous
+        and (before.previous is None or registry.has(before.previous))
+    )
 
 
 def _was_champion(state: RegistryState, version: int) -> bool:

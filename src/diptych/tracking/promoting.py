@@ -84,8 +84,9 @@ class Outcome:
     Attributes:
         name: The registered model.
         candidate: The model that was judged, with its version unless in a dry run.
-        champion: The version that it was compared with: the champion, or without one the newest
-            that is left of earlier ones; None for none.
+        champion: The version that was the champion; None for none.
+        compared_with: The champion, or without one the newest that is left of the log's; None for
+            none.
         decision: The gate's.
         pipeline_run: The execution that the candidate is of.
     """
@@ -93,6 +94,7 @@ class Outcome:
     name: str
     candidate: ModelRecord
     champion: int | None
+    compared_with: int | None
     decision: Decision = field(repr=False)
     pipeline_run: PipelineRun
 
@@ -119,15 +121,15 @@ def promote(registrar: Registrar, family: Family, request: Request, evaluate: Ev
         state = registry.read() if request.is_dry_run else _settled(registrar, registry).state
         before = state.standing
         _check_expected(registry, before, request.expected_champion)
-        beside = before.champion or _newest_left(registrar, registry, state)
+        beside = _compared_with(registry, state, candidate)
         champion = _champion_record(registrar, registry, candidate, beside, evaluate)
         decision = decide(candidate, champion, registrar.policy, allow_dirty=request.allow_dirty)
-        outcome = Outcome(registry.name, candidate, beside, decision, pipeline_run)
+        outcome = Outcome(registry.name, candidate, before.champion, beside, decision, pipeline_run)
         if request.is_dry_run:
             return outcome
         with registrar.lock(registry) as raise_if_lost:
             state = settle(registry, raise_if_lost, registrar.notice).state
-            if state.standing == before:
+            if state.standing == before and (beside is None or registry.has(beside)):
                 return _conclude(registrar, registry, state, origin, outcome, raise_if_lost)
     raise LockError(_RESTLESS.format(registry.name))
 
@@ -251,13 +253,12 @@ def _disagreement(registry: Registry, family: Family, state: RegistryState) -> s
     logged, found = standing_of(state.log), state.standing
     if logged == found:
         return None
-    lines = [f"aliases must be {shown(logged)} as in the log (got {shown(found)})"]
-    if found.champion is None and logged.champion and not registry.has(logged.champion):
-        lines.append(
-            f"version {logged.champion} was deleted: `diptych rollback {family}` goes back to the "
-            "newest champion that is left"
-        )
-    return "; ".join(lines)
+    told = f"aliases must be {shown(logged)} as in the log (got {shown(found)})"
+    if found.champion is not None or logged.champion is None or registry.has(logged.champion):
+        return told
+    left = _after_rollback(registry, state).champion
+    advice = f": `diptych rollback {family}` goes back to {version_text(left)}" if left else ""
+    return f"{told}; version {logged.champion} was deleted{advice}"
 
 
 def _check_unmoved(registry: Registry, before: Standing, found: Standing) -> None:
@@ -289,8 +290,8 @@ def _champion_record(
         origin = registered_origin(registry, version)
     except RegistryError as error:
         raise RegistryError(
-            f"{error}; `diptych rollback {candidate.family}` goes back to the champion before, "
-            "or delete the version if there is none"
+            f"{error}; `diptych rollback {candidate.family}` goes back to the champion before; "
+            "where that is refused, delete the version"
         ) from None
 
     def evaluate_and_tell(
@@ -318,11 +319,13 @@ def _conclude(
     version = register_candidate(
         registry, origin, candidate, decision, raise_if_lost, registrar.notice
     )
+    # One that was set by hand, where the log knows no other.
+    previous = outcome.compared_with or state.standing.previous
     entry = _new_entry(
         state,
         action="promoted" if decision.is_promoted else "refused",
         version=version,
-        after=Standing(version, outcome.champion) if decision.is_promoted else state.standing,
+        after=Standing(version, previous) if decision.is_promoted else state.standing,
         run_id=candidate.run_id,
         reasons=_reasons(decision),
         figures=_headline(candidate),
@@ -386,28 +389,21 @@ def _after_rollback(registry: Registry, state: RegistryState) -> Standing:
     # Beside a champion that was moved by hand, the log's alias is that of another one.
     is_stale = found.champion != logged.champion and previous == logged.previous
     if is_stale or previous in (None, found.champion):
-        previous = _newest_existing(registry, known[:-1], but=known[-1] if known else None)
+        previous = registry.newest_existing(known[:-1], but=known[-1] if known else None)
     if previous is None:
         return Standing(None, None)
     # Of a version that the log knows no champion before, nothing is known.
     before = champions(state.log, previous)[:-1] if previous in known else []
-    return Standing(previous, _newest_existing(registry, before, but=previous))
+    return Standing(previous, registry.newest_existing(before, but=previous))
 
 
-def _newest_left(registrar: Registrar, registry: Registry, state: RegistryState) -> int | None:
-    """Return the newest of the log's champions that is there, where no alias names one."""
-    found = _newest_existing(registry, champions(state.log), but=None)
-    if found is not None:
-        registrar.notice(
-            f"{registry.name}: there is no version @{CHAMPION}: compared with version {found}, "
-            "the newest champion that is left"
-        )
-    return found
-
-
-def _newest_existing(registry: Registry, versions: Sequence[int], but: int | None) -> int | None:
-    """Return the last of some versions that is there, except one; None if there is none."""
-    return next((one for one in reversed(versions) if one != but and registry.has(one)), None)
+def _compared_with(registry: Registry, state: RegistryState, candidate: ModelRecord) -> int | None:
+    """Return the champion, or without one the newest other version that was; None for none."""
+    if state.standing.champion is not None:
+        return state.standing.champion
+    own = registry.find(candidate)
+    known = champions(state.log)
+    return registry.newest_existing(known, but=int(own.version) if own else None)
 
 
 def _rollback_reason(registry: Registry, state: RegistryState) -> str:

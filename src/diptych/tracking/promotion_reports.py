@@ -20,6 +20,8 @@ def verdict_lines(outcome: Outcome) -> tuple[str, str]:
         f"{outcome.name} {version_text(number)}" if number else f"{outcome.name}, dry run: would be"
     )
     beside = f"champion until now: {version_text(outcome.champion)}"
+    if outcome.compared_with != outcome.champion:
+        beside += f"; compared with {version_text(outcome.compared_with)}"
     return (
         f"judged: run {run.run_id} of {run.user or 'nobody known'}, "
         f"commit {run.commit or 'not recorded'}",
@@ -34,6 +36,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "model": outcome.name,
         "version": candidate.version,
         "champion_before": outcome.champion,
+        "compared_with": outcome.compared_with,
         "run_id": candidate.run_id,
         "pipeline_run": asdict(outcome.pipeline_run),
         "weights_sha256": candidate.weights_sha256,

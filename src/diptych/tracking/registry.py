@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def model_name(prefix: str, family: Family) -> str:
 
 
 def was_promoted(version: "ModelVersion") -> bool:
-    """Tell whether a version was promoted once; it keeps saying so whatever came later."""
+    """Tell whether a version was champion once; it keeps saying so whatever came later."""
     return bool(version.tags.get(VERDICT_TAG) == "promoted")
 
 
@@ -126,6 +126,10 @@ class Registry:
         except RegistryError:
             return False
         return True
+
+    def newest_existing(self, versions: Sequence[int], but: int | None = None) -> int | None:
+        """Return the last of some versions that is there, except one; None if there is none."""
+        return next((one for one in reversed(versions) if one != but and self.has(one)), None)
 
     def logged_model(self, version: "ModelVersion") -> "LoggedModel":
         """Return the logged model that a version was registered from.
@@ -219,20 +223,21 @@ class Registry:
         """
         if was_promoted(self.version(version)):
             return
-        for key, value in ((REASONS_TAG, reasons), (VERDICT_TAG, verdict)):
-            with self._granted("EDIT"):
-                self.client.set_model_version_tag(self.name, str(version), key, value)
+        self._tag_verdict(version, verdict, reasons)
 
     def take_verdict_back(self, version: int) -> None:
-        """Let a version say that it was not promoted, though the gate would have had it so.
+        """Let a version, if it is there, say that it has not become the champion after all.
 
         Raises:
             DeniedError: when the server does not let this user do it.
         """
         if self.has(version):
+            self._tag_verdict(version, "not promoted", "passed, but it was not carried out")
+
+    def _tag_verdict(self, version: int, verdict: str, reasons: str) -> None:
+        for key, value in ((REASONS_TAG, reasons), (VERDICT_TAG, verdict)):
             with self._granted("EDIT"):
-                tag = VERDICT_TAG, "not promoted"
-                self.client.set_model_version_tag(self.name, str(version), *tag)
+                self.client.set_model_version_tag(self.name, str(version), key, value)
 
     @contextmanager
     def _granted(self, permission: str) -> Iterator[None]:
