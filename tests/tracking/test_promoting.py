@@ -479,6 +479,12 @@ def test_status_and_history_tell_what_was_interrupted_and_write_nothing(project:
     assert [entry.state for entry in read_history(reader, "cnn")] == ["done", "intended"]
 
 
+def die_in_rollback(project: Project, num_writes: int) -> None:
+    """Begin a rollback and die after so many writes: ticket, intention, then the two aliases."""
+    with pytest.raises(Death):
+        roll_back(project.registrar(dying(project.client, num_writes)), "cnn")
+
+
 @pytest.fixture
 def ladder(recorded: Project, copied: Copier) -> Project:
     """A project in which four versions have been promoted, one after the other."""
@@ -631,8 +637,7 @@ def test_a_rollback_says_what_it_left(
 def test_a_rollback_from_a_version_that_is_deleted_meanwhile_is_completed(
     ladder: Project, num_writes: int
 ) -> None:
-    with suppress(Death):
-        roll_back(ladder.registrar(dying(ladder.client, num_writes)), "cnn")
+    die_in_rollback(ladder, num_writes)
     ladder.client.delete_model_version(NAME, "4")
     assert roll_back(ladder.registrar(), "cnn").after == standing(ladder) == Standing(3, 2)
     assert read_status(ladder.registrar(), "cnn").disagreement is None
@@ -642,8 +647,7 @@ def test_a_rollback_from_a_version_that_is_deleted_meanwhile_is_completed(
 def test_what_would_lead_to_a_deleted_version_is_led_past_it(
     ladder: Project, num_writes: int
 ) -> None:
-    with suppress(Death):
-        roll_back(ladder.registrar(dying(ladder.client, num_writes)), "cnn")
+    die_in_rollback(ladder, num_writes)
     intended = read_history(ladder.registrar(), "cnn")[-1]
     assert (intended.state, intended.after) == ("intended", Standing(3, 2))
     ladder.client.delete_model_version(NAME, "2")
@@ -655,8 +659,7 @@ def test_what_would_lead_to_a_deleted_version_is_led_past_it(
 def test_a_rollback_whose_target_is_deleted_goes_to_the_champion_before(
     ladder: Project, num_writes: int
 ) -> None:
-    with suppress(Death):
-        roll_back(ladder.registrar(dying(ladder.client, num_writes)), "cnn")
+    die_in_rollback(ladder, num_writes)
     ladder.client.delete_model_version(NAME, "3")
     complete(ladder)
     assert read_history(ladder.registrar(), "cnn")[-1].state == "undone"
@@ -745,8 +748,7 @@ def test_a_rollback_that_somebody_else_is_at_is_not_ones_own(ladder: Project) ->
 def test_an_interrupted_rollback_expects_the_champion_that_it_began_with(
     ladder: Project, num_moved: int
 ) -> None:
-    with suppress(Death):  # ticket and intention are written, and so many aliases are moved
-        roll_back(ladder.registrar(dying(ladder.client, 2 + num_moved)), "cnn")
+    die_in_rollback(ladder, 2 + num_moved)  # so many aliases are moved
     for expected in (3, 0):
         with pytest.raises(RegistryError, match=r"must be (version 3|none) \(got version 4\)"):
             roll_back(ladder.registrar(), "cnn", expected_champion=expected)
