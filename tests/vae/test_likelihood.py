@@ -68,3 +68,27 @@ def test_low_precision_logits_are_summed_in_full(binary):
     result = bernoulli_log_likelihood(logits, images)
     assert result.dtype == torch.float32
     assert torch.equal(result, bernoulli_log_likelihood(logits.float(), images))
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 300.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_is_the_pixel_less_its_probability(binary, scale, dtype):
+    """Against autograd through torch's own log-probabilities, in double precision."""
+    images = binary(4, 3, 6, 7)
+    logits = (scale * torch.randn(5, 4, 3, 6, 7, generator=source())).to(dtype).requires_grad_()
+    weights = torch.randn(5, 4, generator=source(1))
+    (weights * bernoulli_log_likelihood(logits, images)).sum().backward()
+    exact = logits.detach().double().requires_grad_()
+    log_probabilities = Bernoulli(logits=exact).log_prob(images.double().expand_as(exact))
+    (weights * log_probabilities.sum(dim=(2, 3, 4))).sum().backward()
+    assert logits.grad.dtype == dtype
+    torch.testing.assert_close(logits.grad, exact.grad.to(dtype), rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 8.0, 15.0, 20.0, 80.0])
+def test_a_pixel_costs_what_it_does_in_double_precision(size):
+    logits = torch.tensor([-size, size]).view(2, 1, 1, 1)
+    images = torch.ones(2, 1, 1, 1)
+    exact = torch.nn.functional.logsigmoid(logits.double()).flatten()
+    result = bernoulli_log_likelihood(logits, images).double()
+    torch.testing.assert_close(result, exact, rtol=1e-6, atol=1e-7)

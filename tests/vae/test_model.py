@@ -53,6 +53,14 @@ def test_the_articles_layers(vae_params):
     assert shapes == [(128, 784), (4, 128), (784, 2), (784, 784)]
 
 
+@torch.no_grad()
+def test_the_articles_decoder_bends_where_the_prior_is(vae_params):
+    """Half of its units bend farther out than half of the prior's draws of two latents lie."""
+    first = build(vae_params(architecture="article", num_latents=2)).decoder[0]
+    distances = first.bias.abs() / first.weight.norm(dim=1)
+    assert distances.median() > math.sqrt(2 * math.log(2))
+
+
 def test_a_subpixel_convolution_is_a_convolution_and_a_pixel_shuffle():
     random = torch.Generator().manual_seed(0)
     layer = SubpixelConvolution(2, 3)

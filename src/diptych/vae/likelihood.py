@@ -1,11 +1,12 @@
 """Binarised pixels and their likelihood."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn import functional
+from torch.autograd.function import once_differentiable
 
 _INT64 = torch.iinfo(torch.int64)
 
@@ -39,9 +40,34 @@ def bernoulli_log_likelihood(
 ) -> Float[Tensor, "..."]:
     """Return log p(x | logits) <= 0 in nats, summed over an image's pixels.
 
+    Differentiable once, in the logits.
+
     Args:
         logits: log p(pixel = 1) - log p(pixel = 0); of any precision, summed in float32.
         images: Zeros and ones, broadcast against the logits.
     """
-    signs = 2 * images - 1
-    return functional.logsigmoid(signs * logits.float()).flatten(-3).sum(dim=-1)
+    result: Tensor = _BernoulliLogLikelihood.apply(logits, images)
+    return result
+
+
+class _BernoulliLogLikelihood(torch.autograd.Function):
+    """log sigmoid(m) = min(m, 0) + log sigmoid(|m|), where m is the log-odds of the pixel's value.
+
+    On a CPU the logarithm of a sigmoid in [1/2, 1) takes a quarter of torch's logsigmoid, whose
+    log1p it does without: what that loses is below 1e-7 nats per pixel. The gradient has a closed
+    form of one sigmoid.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, images: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, images)
+        log_odds = (2 * images - 1).mul(logits)  # float32, as images are
+        log_likelihoods = log_odds.clamp_max(0).add_(log_odds.abs_().sigmoid_().log_())
+        return log_likelihoods.flatten(-3).sum(dim=-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, images = ctx.saved_tensors
+        slopes = (images - logits.float().sigmoid()).mul_(gradient[..., None, None, None])
+        return slopes.to(logits.dtype), None
