@@ -1,8 +1,11 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from diptych.optimization.optimizers import Muon, ScheduledOptimizer, orthogonalize
+from diptych.optimization.optimizers import AdamW, Muon, ScheduledOptimizer, orthogonalize
 from diptych.optimization.params import OptimizationParams
 
 SHAPES = [(6, 6), (4, 9), (9, 4), (1, 5), (5, 1)]
@@ -114,6 +117,37 @@ def test_muon_leaves_a_parameter_without_a_gradient():
     parameter = nn.Parameter(torch.ones(2, 3))
     Muon([parameter], lr=0.5, weight_decay=0.1).step()
     assert torch.equal(parameter.detach(), torch.ones(2, 3))
+
+
+def test_adamw_is_torchs_own():
+    nets = Net(), Net()
+    optimizers = [
+        kind(net.parameters(), lr=0.1, betas=(0.9, 0.99), weight_decay=0.1, fused=True)
+        for kind, net in zip((AdamW, torch.optim.AdamW), nets, strict=True)
+    ]
+    for _ in range(3):
+        for net, optimizer in zip(nets, optimizers, strict=True):
+            net.zero_grad()
+            sum(p.square().sum() for p in net.parameters()).backward()
+            optimizer.step()
+    for own, torchs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(own, torchs)
+
+
+@pytest.mark.parametrize("optimizer", ["Muon", "AdamW"])
+def test_no_step_imports_the_compiler(optimizer):
+    """It takes longer than the smallest trainings."""
+    program = f"""
+import sys, torch
+from diptych.optimization.optimizers import {optimizer}
+weights = torch.nn.Parameter(torch.eye(2))
+optimizer = {optimizer}([weights], lr=0.1, weight_decay=0.0)
+weights.sum().backward()
+optimizer.step()
+assert not torch.equal(weights, torch.eye(2))
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(("optimizer", "hidden_rate"), [("muon", 0.25), ("adamw", 0.5)])

@@ -1,5 +1,6 @@
 """Optimisers, and the one object that steps them along a schedule."""
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,22 @@ from diptych.optimization.schedules import learning_rate_factor
 _NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-class Muon(torch.optim.Optimizer):
+class _Uncompiled(torch.optim.Optimizer):
+    """An optimiser without torch's compiler, whose import takes longer than some trainings.
+
+    torch imports it in every method that a compiled step has to leave out; here no step is.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+
+
+class AdamW(_Uncompiled, torch.optim.AdamW):
+    """torch's own. Source: Loshchilov & Hutter (2019), "Decoupled weight decay regularization"."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+class Muon(_Uncompiled):
     """Momentum, orthogonalised: every update of a matrix has all its singular values near 1.
 
     Kernels [out, in, height, width] are taken as matrices [out, in * height * width].
@@ -139,6 +155,7 @@ class ScheduledOptimizer:
     """
 
     def __init__(self, model: nn.Module, params: OptimizationParams, num_steps: int) -> None:
+        self._model = model
         self._params = params
         self._num_steps = num_steps
         self._optimizers = list(_build_optimizers(model, params))
@@ -148,8 +165,7 @@ class ScheduledOptimizer:
 
     def step(self, loss: Float[Tensor, ""]) -> None:
         """Make one step down the gradient of the loss."""
-        for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        self._model.zero_grad(set_to_none=True)
         loss.backward()
         factor = self._factor()
         for optimizer in self._optimizers:
@@ -203,7 +219,7 @@ def _build_optimizers(
     decayed = {"params": edge_matrices, "weight_decay": params.weight_decay}
     groups = [decayed, {"params": vectors, "weight_decay": 0.0}]
     yield _with_peak(
-        torch.optim.AdamW(
+        AdamW(
             [group for group in groups if group["params"]],
             lr=params.learning_rate,
             betas=(0.9, 0.99),
