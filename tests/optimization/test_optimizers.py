@@ -128,7 +128,7 @@ def test_adamw_is_torchs_own():
     for _ in range(3):
         for net, optimizer in zip(nets, optimizers, strict=True):
             net.zero_grad()
-            sum(p.square().sum() for p in net.parameters()).backward()
+            torch.stack([p.square().sum() for p in net.parameters()]).sum().backward()
             optimizer.step()
     for own, torchs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(own, torchs)
