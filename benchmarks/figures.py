@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks.results import CaseResult, Limit, Summary
+from benchmarks.results import CaseResult, Limit, Summary, Verdict
 
 _SYMBOLS = {"<=": "≤", ">=": "≥"}
 
@@ -130,6 +130,14 @@ def write_verdict(result: CaseResult) -> str:
     missed = [write_limit(one.limit) for one in result.verdicts if not one.met]
     if not result.verdicts:
         return ""
-    verdict = f"missed: {', '.join(missed)}" if missed else "met"
+    return _so_far(result, f"missed: {', '.join(missed)}" if missed else "met")
+
+
+def write_single_verdict(result: CaseResult, verdict: Verdict) -> str:
+    """Return whether one of a case's limits is met; `so far` while seeds are missing."""
+    return _so_far(result, "met" if verdict.met else "missed")
+
+
+def _so_far(result: CaseResult, verdict: str) -> str:
     is_whole = len(result.measurements) >= result.num_seeds_planned
     return verdict if is_whole else f"so far {verdict}"

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import latency, overheads, roofline, trainings
 from benchmarks.cases import Case
-from benchmarks.machine import versions_of
+from benchmarks.machine import pinned_versions, versions_of
 from benchmarks.results import Conditions
 from benchmarks.settings import ROOT, Setting, UnavailableError, description_of
 from diptych.images.arrays import load_description
@@ -40,8 +40,7 @@ class Kind:
 
 
 def _measure_peers(setting: Setting) -> Mapping[str, float]:
-    if find_spec("benchmarks.peers") is None:
-        raise UnavailableError("needs benchmarks/peers, which no bundle holds")
+    _require_peers()
     from benchmarks.peers import run_peers
 
     return run_peers(setting)
@@ -77,6 +76,8 @@ _CHECKPOINTING = (
 )
 _CHECKPOINTING_PACKAGES = ("numpy", "psutil", "safetensors", "torch")
 _CLOCK = "benchmarks/trainings.py"
+_PEERS = ("keras", "tensorflow-cpu")
+_PEERS_LOCK = ROOT / "requirements-peers.lock"  # what `make bench-peers` installs, and no more
 _FULL = ("dvc", "mlflow", "numpy", "torch")
 
 KINDS: Mapping[str, Kind] = {
@@ -153,12 +154,23 @@ def conditions_of(case: Case, setting: Setting) -> Conditions:
     if missing:
         raise UnavailableError(f"needs {' and '.join(missing)}")
     compute = set_up_compute(setting.compute())
+    peers = _peer_versions() if case.kind == "peers" else {}
     return Conditions(
         fingerprint=_fingerprint(case, setting),
         num_threads=torch.get_num_threads(),
         precision=str(compute.dtype).removeprefix("torch."),
-        versions=versions_of(kind.packages),
+        versions=versions_of(kind.packages) | peers,
     )
+
+
+def _peer_versions() -> dict[str, str]:
+    _require_peers()
+    return pinned_versions(_PEERS_LOCK, _PEERS)
+
+
+def _require_peers() -> None:
+    if find_spec("benchmarks.peers") is None:
+        raise UnavailableError("needs benchmarks/peers, which no bundle holds")
 
 
 def params_of(case: Case, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from diptych.machine import cpu_model, num_cores
 COMMIT_FILE = "COMMIT"
 """Names the commit in a bundle, which has no git."""
 
+_DIRTY = "-dirty"
 _CODE = ("*.py", "*.yaml", "requirements.lock")
 
 
@@ -42,6 +43,17 @@ def versions_of(packages: Sequence[str]) -> dict[str, str]:
     }
 
 
+def pinned_versions(lock: Path, packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of packages that a file of pinned requirements has installed elsewhere.
+
+    Raises:
+        OSError: when there is no such file.
+    """
+    text = lock.read_text(encoding="utf-8")
+    pins = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE))
+    return {package: pins[package] for package in packages}
+
+
 def git_commit(root: Path) -> str:
     """Return the commit of the code under a folder, `-dirty` when files of code have changed."""
     named = root / COMMIT_FILE
@@ -49,7 +61,12 @@ def git_commit(root: Path) -> str:
         return named.read_text(encoding="utf-8").strip()
     commit = _git(root, "rev-parse", "HEAD")
     changed = _git(root, "status", "--porcelain", "--", *_CODE)
-    return f"{commit}-dirty" if commit and changed else commit or "unknown"
+    return f"{commit}{_DIRTY}" if commit and changed else commit or "unknown"
+
+
+def is_dirty(commit: str) -> bool:
+    """Tell whether `git_commit` has found changes that no commit holds."""
+    return commit.endswith(_DIRTY)
 
 
 def _hardware(device: torch.device) -> str:

@@ -27,11 +27,9 @@ _NEXT_TO_NOTHING = {
     "compute.device": "cpu",
     "train_cnn.width": 2,
     "train_cnn.num_blocks": 1,
-    "train_cnn.num_epochs": 1,
     "train_cnn.view_shift_pixels": 0.0,
     "train_vae.architecture": "article",
     "train_vae.num_latents": 2,
-    "train_vae.num_epochs": 1,
     "evaluate.num_importance_samples": 1,
     "generate_samples.num_samples": 100,
 }

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+from benchmarks.bench import with_targets
 from benchmarks.cases import CASES
 from benchmarks.kinds import params_of
-from benchmarks.results import MachineResults, load_results
+from benchmarks.machine import is_dirty
+from benchmarks.results import MachineResults, load_results, summarize
 from benchmarks.tables import render
 from diptych.errors import UserError
 from diptych.files import write_atomically
 from diptych.presets import load_preset
 
+_NAMED = ("torch", "keras", "tensorflow-cpu")  # whose versions the tables' notes name
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
 
@@ -29,20 +32,25 @@ def load_all(folder: Path) -> list[MachineResults]:
 def benchmark_block(folder: Path, presets: Path) -> str:
     """Return the tables of all result files, and what they were measured on and by.
 
-    What was measured with other parameters than its preset has now is left out.
+    What was measured with other parameters than its preset has now is left out, and so are seeds
+    measured by code that no commit holds. The rest is judged by the targets of today.
 
     Args:
         folder: Holds a result file per machine.
         presets: The folder of presets.
     """
-    machines = [_with_todays_params(machine, presets) for machine in load_all(folder)]
+    machines = [
+        with_targets(_committed(_with_todays_params(machine, presets)), CASES)
+        for machine in load_all(folder)
+    ]
     protocol = (
         "Mean ± standard deviation over seeds, each trained in a process of its own and evaluated "
         "once on the whole test set; epoch and temperature were chosen on validation images. "
         "Training is from initial weights to chosen, calibrated ones, validation included, imports "
         "and the loading of data not. NLL of autoencoders: dynamic binarisation, importance "
-        "sampling with the Monte Carlo error of its mean. `make bench` measures, `make results` "
-        "writes these tables from `benchmarks/results/`."
+        "sampling with the Monte Carlo error of its mean. Each row names the commits that were "
+        "measured; what has changed since, `make bench` measures again. `make results` writes "
+        "these tables from `benchmarks/results/`."
     )
     tables = render(machines, also_missing=True)
     return "\n\n".join(filter(None, [tables, protocol, *map(_provenance, machines)]))
@@ -55,6 +63,16 @@ def _with_todays_params(machine: MachineResults, presets: Path) -> MachineResult
         for case in measured
         if machine.cases[case.name].params == params_of(case, load_preset(presets, case.preset))
     }
+    return machine.model_copy(update={"cases": cases})
+
+
+def _committed(machine: MachineResults) -> MachineResults:
+    cases = {}
+    for name, case in machine.cases.items():
+        clean = tuple(one for one in case.measurements if not is_dirty(one.git_commit))
+        if clean:
+            update = {"measurements": clean, "summary": summarize(clean)}
+            cases[name] = case.model_copy(update=update)
     return machine.model_copy(update={"cases": cases})
 
 
@@ -78,15 +96,15 @@ def _provenance(machine: MachineResults) -> str:
         return f"{machine.hardware}: no results yet."
     threads = sorted({one.num_threads for one in conditions})
     precisions = sorted({one.precision for one in conditions})
-    versions = sorted({f"torch {one.versions['torch']}" for one in conditions})
-    commits = sorted(
+    versions = sorted(
         {
-            measurement.git_commit[:12] + "-dirty" * measurement.git_commit.endswith("-dirty")
-            for case in machine.cases.values()
-            for measurement in case.measurements
+            f"{package} {one.versions[package]}"
+            for one in conditions
+            for package in _NAMED
+            if package in one.versions
         }
     )
     return (
         f"{machine.hardware}: {machine.system}, {'/'.join(map(str, threads))} CPU threads, "
-        f"{'/'.join(precisions)}, {', '.join(versions)}, commit {', '.join(commits)}."
+        f"{'/'.join(precisions)}, {', '.join(versions)}."
     )

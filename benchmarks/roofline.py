@@ -46,7 +46,8 @@ def measure_cnn(setting: Setting) -> dict[str, float]:
 
     def predict(where: Compute) -> None:
         model = new_cnn(params, data.description)
-        predict_logits(model, _first(data.test, _NUM_FORWARD_IMAGES, where), where)
+        images = _first(data.test, _NUM_FORWARD_IMAGES, where)
+        predict_logits(model, images, where, single_view=True)
 
     return _figures(train, predict, params.batch_size, compute)
 

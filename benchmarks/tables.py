@@ -3,7 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks.cases import CASES, Case
-from benchmarks.figures import write_figure, write_limit, write_mean, write_median, write_verdict
+from benchmarks.figures import (
+    write_figure,
+    write_limit,
+    write_mean,
+    write_median,
+    write_single_verdict,
+    write_verdict,
+)
 from benchmarks.results import CaseResult, MachineResults, Processor
 
 Table = list[list[str]]
@@ -12,6 +19,7 @@ Table = list[list[str]]
 Column = tuple[str, Callable[[CaseResult], str]]
 """A heading, and what stands below it for a result."""
 
+_NOT_MEASURED = "not measured"
 _PROCESSORS: tuple[tuple[Processor, str], ...] = (("cpu", "2 CPU cores"), ("gpu", "a GPU"))
 
 
@@ -20,13 +28,16 @@ def render(machines: Sequence[MachineResults], also_missing: bool) -> str:
 
     Args:
         machines: Their results; rows of a case stand in this order.
-        also_missing: Whether what has a target and was not measured gets a row that says so.
+        also_missing: Whether what was not measured gets a row that says so: on two CPU cores
+            everything, on a GPU what has a target.
     """
     tables = {
         "Classifiers": _case_table("cnn", _CLASSIFIER, machines, also_missing),
         "Autoencoders": _case_table("vae", _AUTOENCODER, machines, also_missing),
-        "The article's network: others' programs and this one, interleaved": _peers(machines),
-        "What the pipeline costs beside its computations": _overheads(machines),
+        "The article's network: others' programs and this one, interleaved": _peers(
+            machines, also_missing
+        ),
+        "What the pipeline costs beside its computations": _overheads(machines, also_missing),
         "Novelty: how well the bound's p-value tells the test set from other images": _case_table(
             "novelty", _NOVELTY, machines, also_missing
         ),
@@ -64,6 +75,11 @@ def _seeds(result: CaseResult) -> str:
     return str(measured) if measured == planned else f"{measured} of {planned}"
 
 
+def _commits(result: CaseResult) -> str:
+    """Return the commits measured, in the order of the seeds."""
+    return " ".join(dict.fromkeys(one.git_commit[:7] for one in result.measurements))
+
+
 def _calibration_errors(result: CaseResult) -> str:
     return f"{write_figure(result, 'uncalibrated_ece')} → {write_figure(result, 'ece')}"
 
@@ -84,13 +100,14 @@ def _likelihood(result: CaseResult) -> str:
     return f"{write_figure(result, 'nll_nats')} ({samples} samples: ± {error:.3f})"
 
 
+_ORIGIN: tuple[Column, ...] = (("seeds", _seeds), ("commit", _commits))
 _CLASSIFIER: tuple[Column, ...] = (
     _figure("accuracy", "accuracy"),
     ("NLL, calibrated (nats)", _classifier_nll),
     ("ECE, calibrated", _calibration_errors),
     _figure("parameters", "num_parameters"),
     _figure("training", "training_seconds"),
-    ("seeds", _seeds),
+    _figure("loading of data", "loading_seconds"),
 )
 _AUTOENCODER: tuple[Column, ...] = (
     ("−ELBO (rate + distortion), nats", _bound),
@@ -99,8 +116,8 @@ _AUTOENCODER: tuple[Column, ...] = (
     _figure("active units", "active_units"),
     _figure("parameters", "num_parameters"),
     _figure("training", "training_seconds"),
+    _figure("loading of data", "loading_seconds"),
     _figure("likelihood", "likelihood_seconds"),
-    ("seeds", _seeds),
 )
 _NOVELTY: tuple[Column, ...] = (
     _figure("abstains on the test set", "abstention_share"),
@@ -113,7 +130,6 @@ _NOVELTY: tuple[Column, ...] = (
             ("rotated by 90°", "rotated"),
         )
     ),
-    ("seeds", _seeds),
 )
 _CHECKPOINTS: tuple[Column, ...] = (
     _figure("training", "training_seconds"),
@@ -147,17 +163,19 @@ def _case_table(
     also_missing: bool,
 ) -> Table:
     """Return a row for every case of a family and every machine that has measured it."""
-    cases = [case for case in CASES if case.family == family]
+    cases = _cases(family)
     judged = any(case.cpu_limits or case.gpu_limits for case in cases)
     rows = []
     for case, processor, machine, result in _entries(cases, machines, also_missing):
         cells = [case.name.partition("/")[2].replace("_", " "), machine]
-        cells += [write(result) if result else "" for _, write in columns]
+        cells += [write(result) if result else "" for _, write in (*columns, *_ORIGIN)]
         if judged:
-            cells.append(", ".join(map(write_limit, case.limits(processor))))
-            cells.append(write_verdict(result) if result else "not measured")
+            cells.append(_targets(result) if result else _limits(case, processor))
+            cells.append(write_verdict(result) if result else "")
+        if not result:
+            cells[-1] = _NOT_MEASURED
         rows.append(cells)
-    headings = ["", "on", *(heading for heading, _ in columns)]
+    headings = ["", "on", *(heading for heading, _ in (*columns, *_ORIGIN))]
     return [[*headings, "target", ""] if judged else headings, *rows]
 
 
@@ -172,62 +190,81 @@ def _entries(
                 if machine.processor == processor and case.name in machine.cases
             ]
             yield from measured
-            if also_missing and not measured and case.limits(processor):
+            if also_missing and not measured and _is_wanted(case, processor):
                 yield case, processor, general_name, None
 
 
-def _peers(machines: Sequence[MachineResults]) -> Table:
+def _is_wanted(case: Case, processor: Processor) -> bool:
+    """Tell whether a case has a row also where no machine of this kind has measured it."""
+    return processor == "cpu" or bool(case.limits(processor))
+
+
+def _peers(machines: Sequence[MachineResults], also_missing: bool) -> Table:
     """Return a row for every program.
 
     Figures are named `<program>_seconds`, `<program>_accuracy` and `<program>_over_diptych`.
     """
-    table = [["program", "on", "training", "times ours", "accuracy", "target", ""]]
-    for machine in machines:
-        for result in _results_of("peers", machine):
-            programs = [
-                name.removesuffix("_seconds")
-                for name in result.summary
-                if name.endswith("_seconds")
-            ]
-            for program in programs:
-                is_ours = program == "diptych"
-                table.append(
-                    [
-                        program,
-                        machine.hardware,
-                        write_figure(result, f"{program}_seconds"),
-                        "" if is_ours else write_figure(result, f"{program}_over_diptych"),
-                        write_figure(result, f"{program}_accuracy"),
-                        _targets(result) if is_ours else "",
-                        write_verdict(result) if is_ours else "",
-                    ]
-                )
+    headings = ["program", "on", "training", "times ours", "accuracy", "rounds", "commit"]
+    table = [[*headings, "target", ""]]
+    for case, processor, machine, result in _entries(_cases("peers"), machines, also_missing):
+        if not result:
+            missing = [_limits(case, processor), _NOT_MEASURED]
+            table.append(["diptych", machine, *[""] * (len(headings) - 2), *missing])
+            continue
+        programs = [
+            name.removesuffix("_seconds") for name in result.summary if name.endswith("_seconds")
+        ]
+        for program in programs:
+            is_ours = program == "diptych"
+            table.append(
+                [
+                    program,
+                    machine,
+                    write_figure(result, f"{program}_seconds"),
+                    "" if is_ours else write_figure(result, f"{program}_over_diptych"),
+                    write_figure(result, f"{program}_accuracy"),
+                    *(write(result) for _, write in _ORIGIN),
+                    _targets(result) if is_ours else "",
+                    write_verdict(result) if is_ours else "",
+                ]
+            )
     return table
 
 
 def _targets(result: CaseResult) -> str:
+    """Return the limits that a case was judged by."""
     return ", ".join(write_limit(verdict.limit) for verdict in result.verdicts)
 
 
-def _overheads(machines: Sequence[MachineResults]) -> Table:
+def _limits(case: Case, processor: Processor) -> str:
+    """Return the limits of a case that was not measured."""
+    return ", ".join(map(write_limit, case.limits(processor)))
+
+
+def _overheads(machines: Sequence[MachineResults], also_missing: bool) -> Table:
     """Return a row for every stage and for what else starts, in medians.
 
     Other processes disturb single times by more than what is to be seen.
     """
-    table = [["", "on", "starts in", "takes", "tracking adds", "target", ""]]
-    for machine in machines:
-        rows: dict[str, list[str]] = {}
-        for result in _results_of("overheads", machine):
-            for figure in result.summary:
-                subject, column = _overhead_place(figure)
-                row = rows.setdefault(subject, [subject, machine.hardware, "", "", "", "", ""])
-                row[column] = write_median(result, figure)
-            for verdict in result.verdicts:
-                row = rows[_overhead_place(verdict.limit.figure)[0]]
-                symbol_and_value = write_limit(verdict.limit).split()[-3:]
-                row[-2:] = [" ".join(symbol_and_value), "met" if verdict.met else "missed"]
-        table += rows.values()
-    return table
+    headings = ["", "on", "starts in", "takes", "tracking adds", "runs", "commit", "target", ""]
+    rows: dict[tuple[str, str], list[str]] = {}
+    for case, _, machine, result in _entries(_cases("overheads"), machines, also_missing):
+        if not result:
+            subject = case.name.partition("/")[2]
+            blank = [""] * (len(headings) - 3)
+            rows[subject, machine] = [subject, machine, *blank, _NOT_MEASURED]
+            continue
+        for figure in result.summary:
+            subject, column = _overhead_place(figure)
+            blank = [""] * (len(headings) - 2)
+            row = rows.setdefault((subject, machine), [subject, machine, *blank])
+            row[column] = write_median(result, figure)
+            row[5:7] = [write(result) for _, write in _ORIGIN]
+        for verdict in result.verdicts:
+            row = rows[_overhead_place(verdict.limit.figure)[0], machine]
+            symbol_and_value = write_limit(verdict.limit).split()[-3:]
+            row[-2:] = [" ".join(symbol_and_value), write_single_verdict(result, verdict)]
+    return [headings, *rows.values()]
 
 
 def _overhead_place(figure: str) -> tuple[str, int]:
@@ -239,6 +276,5 @@ def _overhead_place(figure: str) -> tuple[str, int]:
     return figure.removesuffix("_seconds").replace("_", " "), 2
 
 
-def _results_of(family: str, machine: MachineResults) -> list[CaseResult]:
-    names = [case.name for case in CASES if case.family == family]
-    return [machine.cases[name] for name in names if name in machine.cases]
+def _cases(family: str) -> list[Case]:
+    return [case for case in CASES if case.family == family]

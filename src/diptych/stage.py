@@ -16,6 +16,7 @@ import typer
 from diptych.errors import UserError
 from diptych.execution import find_execution, is_running
 from diptych.locks import try_lock
+from diptych.tracking.printable import printable
 from diptych.tracking.secrets import redacted
 
 _LOCKS_FOLDER = Path(".diptych", "stages")
@@ -137,13 +138,8 @@ def _says_out_of_memory(error: MemoryError | RuntimeError) -> bool:
     return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
 
 
-def _on_one_line(message: str) -> str:
-    """Return a text without line ends, and without what a terminal would obey."""
-    characters = " ".join(message.split())
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in characters)
-
-
 def _fail(message: str) -> None:
     command = Path(sys.argv[0]).stem
-    print(f"{command}: {redacted(_on_one_line(message))}", file=sys.stderr)
+    line = printable(" ".join(message.split()))
+    print(f"{command}: {redacted(line)}", file=sys.stderr)
     sys.exit(2)

@@ -23,7 +23,7 @@ SMALL = {
 
 @pytest.fixture(scope="session")
 def presets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Presets of small models, `default` and `fast`, beside their params.yaml."""
+    """Presets of small models, `default`, `fast` and `brisk`, beside their params.yaml."""
     return write_settings(tmp_path_factory.mktemp("settings"))
 
 
@@ -40,7 +40,7 @@ def write_settings(folder: Path, **changes: dict[str, Any]) -> Path:
         params[section] |= values
     (folder / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
     (folder / "presets").mkdir()
-    for name, num_epochs in (("default", 2), ("fast", 1)):
+    for name, num_epochs in (("default", 2), ("fast", 1), ("brisk", 1)):
         preset = json.dumps({"train_cnn": {"num_epochs": num_epochs}})
         (folder / "presets" / f"{name}.yaml").write_text(preset, encoding="utf-8")
     return folder / "presets"

@@ -3,7 +3,14 @@ import subprocess
 import pytest
 import torch
 
-from benchmarks.machine import COMMIT_FILE, describe_machine, file_name, git_commit
+from benchmarks.machine import (
+    COMMIT_FILE,
+    describe_machine,
+    file_name,
+    git_commit,
+    is_dirty,
+    pinned_versions,
+)
 from diptych.machine import cpu_model
 
 
@@ -43,6 +50,16 @@ def test_changed_code_makes_a_commit_dirty_and_other_changes_do_not(tmp_path):
     assert git_commit(tmp_path) == head
     (tmp_path / "code.py").write_text("x = 2\n", encoding="utf-8")
     assert git_commit(tmp_path) == f"{head}-dirty"
+    assert is_dirty(git_commit(tmp_path))
+    assert not is_dirty(head)
+
+
+def test_versions_are_read_off_pins(tmp_path):
+    lock = tmp_path / "other.lock"
+    pins = ("keras==3.15.1 \\", "    --hash=x", "keras-hub==1.0 ; python_version < '4'")
+    lock.write_text("\n".join([*pins, "    # via keras==0", ""]), encoding="utf-8")
+    assert pinned_versions(lock, ["keras"]) == {"keras": "3.15.1"}
+    assert pinned_versions(lock, ["keras-hub"]) == {"keras-hub": "1.0"}
 
 
 def test_a_bundle_names_its_commit_itself(tmp_path):

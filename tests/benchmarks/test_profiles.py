@@ -35,6 +35,16 @@ def test_operations_are_those_of_the_layers(setting):
     assert figures["training_flops_per_image"] == 2 * (3 * sum(layers) - layers[0])
 
 
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_a_classifiers_forward_pass_is_that_of_one_view(setting, shift):
+    """Convolutions to 6 x 6, 6 x 6 and 3 x 3 pixels, and a dense layer of 4 to 3."""
+    layers = [36 * 25 * 1 * 2, 36 * 9 * 2 * 2, 9 * 9 * 2 * 4, 4 * 3]
+    section = {**setting.content["train_cnn"], "view_shift_pixels": shift}
+    content = {**setting.content, "train_cnn": section}
+    figures = roofline.measure_cnn(replace(setting, content=content))
+    assert figures["forward_flops_per_image"] == 2 * sum(layers)
+
+
 @pytest.mark.parametrize("measure", [roofline.measure_cnn, roofline.measure_vae])
 def test_the_share_is_of_what_a_matrix_product_reaches(setting, measure):
     figures = measure(setting)

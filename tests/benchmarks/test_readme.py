@@ -6,7 +6,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.bench import add_measurement
 from benchmarks.readme import BEGIN, END, ReadmeError, benchmark_block
-from benchmarks.results import ResultFileError, save_results
+from benchmarks.results import Measurement, ResultFileError, save_results
 from benchmarks.settings import PRESETS, make_setting
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def test_only_what_stands_between_the_marks_changes(tmp_path):
         main(arguments)
 
 
-def test_the_block_names_machine_versions_and_commits(
+def test_the_block_names_machine_and_versions(
     tmp_path, cnn_case, presets, processed, machine, conditions, measured
 ):
     latency = replace(cnn_case, name="latency/cnn_default", kind="latency")
@@ -43,7 +43,7 @@ def test_the_block_names_machine_versions_and_commits(
     save_results(tmp_path / "abacus.json", results)
     block = benchmark_block(tmp_path, presets)
     assert block.splitlines()[-1] == (
-        "Abacus, 2 cores: Linux, 1 CPU threads, float32, torch 2.15.0, commit abc."
+        "Abacus, 2 cores: Linux, 1 CPU threads, float32, torch 2.15.0."
     )
     assert "| 1.00 ms   | 30,000 " in block
 
@@ -60,6 +60,26 @@ def test_what_was_measured_with_other_parameters_is_left_out(
     block = benchmark_block(tmp_path, presets)
     assert "| 30,000 " not in block
     assert block.splitlines()[-1] == "Abacus, 2 cores: no results yet."
+
+
+def test_seeds_of_code_that_no_commit_holds_are_left_out(
+    tmp_path, cnn_case, presets, processed, machine, conditions, measured
+):
+    latency = replace(cnn_case, name="latency/cnn_default", kind="latency")
+    setting = make_setting(latency, 0, [processed], presets)
+
+    def block(*measurements: Measurement) -> str:
+        results = machine
+        for one in measurements:
+            results = add_measurement(results, latency, setting, conditions, one)
+        save_results(tmp_path / "abacus.json", results)
+        return benchmark_block(tmp_path, presets)
+
+    clean = measured(0, batch_1_seconds=0.001, batch_256_images_per_second=30000.0)
+    dirty = measured(1, batch_1_seconds=0.003, batch_256_images_per_second=10000.0)
+    dirty = dirty.model_copy(update={"git_commit": "abc-dirty"})
+    assert block(clean, dirty) == block(clean)
+    assert "no results yet" in block(dirty)
 
 
 def test_a_damaged_result_file_stops_it(tmp_path):

@@ -9,6 +9,7 @@ from diptych.cnn.params import CnnTrainingParams
 from diptych.cnn.train import TrainedCnn, predict_logits, train_cnn
 from diptych.errors import UserError
 from diptych.images.batches import ResidentSet, to_unit_interval
+from diptych.optimization.compute import Compute
 from diptych.optimization.progress import DivergedError, EpochReport
 from diptych.optimization.resume import Checkpoints
 
@@ -48,12 +49,18 @@ def test_one_batch_is_learnt_by_heart(cnn_params, cpu, striped, changes):
     assert trained.calibrated.nll_nats < 0.1
 
 
-def test_one_seed_gives_one_training_and_another_another(cnn_params, cpu, striped):
+@pytest.mark.parametrize(
+    ("dtype", "num_threads"), [(torch.float32, 1), (torch.bfloat16, 2)], ids=str
+)
+def test_one_seed_gives_one_training_and_another_another(cnn_params, striped, dtype, num_threads):
+    compute = Compute(torch.device("cpu"), dtype)
+    torch.set_num_threads(num_threads)
+
     def train(seed: int) -> tuple[dict[str, Tensor], list[Mapping[str, float]]]:
         params = cnn_params(seed=seed, max_shift_pixels=1.0, max_rotation_degrees=5.0)
         reports: list[EpochReport] = []
         model = untrained(params, striped(12))
-        train_cnn(model, striped(12), striped(6, seed=1), params, cpu, reports.append)
+        train_cnn(model, striped(12), striped(6, seed=1), params, compute, reports.append)
         return weights(model), [report.metrics for report in reports]
 
     torch.manual_seed(5)

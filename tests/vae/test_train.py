@@ -6,6 +6,7 @@ from torch import Tensor
 
 from diptych.errors import UserError
 from diptych.images.batches import ResidentSet
+from diptych.optimization.compute import Compute
 from diptych.optimization.progress import DivergedError, EpochReport
 from diptych.optimization.resume import Checkpoints
 from diptych.vae.evaluate import binarized_once, evaluate_elbo
@@ -60,12 +61,20 @@ def test_one_batch_is_learnt_by_heart(vae_params, cpu, striped, changes):
 
 
 @pytest.mark.parametrize("binarization", ["dynamic", "static"])
-def test_one_seed_gives_one_training_and_another_another(vae_params, cpu, faint, binarization):
+@pytest.mark.parametrize(
+    ("dtype", "num_threads"), [(torch.float32, 1), (torch.bfloat16, 2)], ids=str
+)
+def test_one_seed_gives_one_training_and_another_another(
+    vae_params, faint, binarization, dtype, num_threads
+):
+    compute = Compute(torch.device("cpu"), dtype)
+    torch.set_num_threads(num_threads)
+
     def train(seed: int) -> tuple[dict[str, Tensor], list[Mapping[str, float]]]:
         params = vae_params(seed=seed, binarization=binarization)
         reports: list[EpochReport] = []
         model = untrained(params)
-        train_vae(model, faint(12), faint(5, seed=1), params, cpu, reports.append)
+        train_vae(model, faint(12), faint(5, seed=1), params, compute, reports.append)
         return weights(model), [report.metrics for report in reports]
 
     torch.manual_seed(5)

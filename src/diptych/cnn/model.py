@@ -1,4 +1,4 @@
-"""The classifiers. Both take images of any channels and size, and give logits."""
+"""The classifiers. All take images of any channels and size, and give logits."""
 
 from collections.abc import Sequence
 
@@ -191,5 +191,5 @@ class GlobalMaxPool(nn.Module):
         self, features: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels"]:
         """Return one value per channel."""
-        # max_pool2d: the gradient of amax, which is shared by ties, costs 20 % of a step on a CPU.
+        # max_pool2d: the gradient of amax, which is shared by ties, takes far longer on a CPU.
         return functional.max_pool2d(features, features.shape[-2:]).flatten(1)

@@ -16,7 +16,7 @@ class CnnTrainingParams(OptimizationParams):
 
     width: Width
     """Channels up to the first pooling, and twice as many after each; the first convolution of
-    `compact` has half as many."""
+    `compact` has half as many, though no fewer than the smaller of this and 16."""
 
     num_blocks: Annotated[int, Field(ge=1, le=100)]
     """Convolutions of `compact` at a quarter of the images' size, of `deep` at each size."""

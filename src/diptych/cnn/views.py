@@ -41,7 +41,7 @@ class View:
         cosine, sine = angle.cos(), angle.sin()
         x = torch.arange(width, device=images.device) + 0.5 - width / 2  # pixels, from the centre
         y = (torch.arange(height, device=images.device) + 0.5 - height / 2)[:, None]
-        # affine_grid's matrix product costs twice as much. A side is 2 units of the grid.
+        # Without affine_grid's matrix product, for speed. A side is 2 units of the grid.
         from_x = (x * cosine * self.scale_x - y * sine * self.scale_y + self.shift_x) * 2 / width
         from_y = (x * sine * self.scale_x + y * cosine * self.scale_y + self.shift_y) * 2 / height
         grid = torch.stack([from_x, from_y], dim=-1).expand(batch, height, width, 2)

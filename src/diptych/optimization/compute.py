@@ -91,7 +91,7 @@ def _choose_num_threads(num_threads: Literal["auto"] | int) -> int:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc reuse what was freed: activations on fresh pages cost a step on a CPU 8 %."""
+    """Let glibc reuse what was freed: fresh pages for activations slow each step down."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library

@@ -53,9 +53,8 @@ def bernoulli_log_likelihood(
 class _BernoulliLogLikelihood(torch.autograd.Function):
     """log sigmoid(m) = min(m, 0) + log sigmoid(|m|), where m is the log-odds of the pixel's value.
 
-    On a CPU the logarithm of a sigmoid in [1/2, 1) takes a quarter of torch's logsigmoid, whose
-    log1p it does without: what that loses is below 1e-7 nats per pixel. The gradient has a closed
-    form of one sigmoid.
+    The logarithm of a sigmoid in [1/2, 1) does without the log1p of torch's logsigmoid: what that
+    loses is below 1e-7 nats per pixel. The gradient has a closed form of one sigmoid.
     """
 
     @staticmethod

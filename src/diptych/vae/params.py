@@ -34,7 +34,8 @@ class VaeTrainingParams(OptimizationParams):
 
     binarization: Literal["dynamic", "static"]
     """`dynamic`: a pixel of value v is 1 with probability v, drawn anew each time it is seen;
-    `static`: drawn once. Figures of the two are not comparable."""
+    `static`: drawn once, from the seed, and not the file that its literature shares (Larochelle and
+    Murray, 2011). Figures of the two are not comparable."""
 
     @model_validator(mode="after")
     def _has_maps_for_neighbours(self) -> "VaeTrainingParams":
