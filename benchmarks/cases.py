@@ -188,7 +188,7 @@ _AUTOENCODERS = (
 )
 
 # Tracking may cost a stage 0.3 s or 3 % of its default training's time, whichever is larger: the
-# trainings take at least 20 s and 60 s on the machines measured.
+# trainings take 20 s and 60 s or more, as means over seeds, on the machines measured.
 _TRACKING_SECONDS = {
     "download": 0.3,
     "preprocess": 0.3,
