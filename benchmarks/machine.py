@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.results import MachineResults
 from diptych.machine import cpu_model, num_cores
+from diptych.optimization.compute import has_fast_bfloat16
 
 COMMIT_FILE = "COMMIT"
 """Names the commit in a bundle, which has no git."""
@@ -75,7 +76,9 @@ def _hardware(device: torch.device) -> str:
     if device.type == "mps":
         return f"GPU of {cpu_model()}"
     cores = num_cores()
-    return f"{cpu_model()}, {cores} core{'s' if cores > 1 else ''}"
+    # Of one name there are processors of several kinds, the slower ones without bfloat16.
+    fastest = "bfloat16" if has_fast_bfloat16(device) else "float32"
+    return f"{cpu_model()} ({fastest}), {cores} core{'s' if cores > 1 else ''}"
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -130,7 +130,7 @@ class MachineResults(Record):
     """The content of `results/<hardware>.json`."""
 
     hardware: str
-    """The processor as people name it."""
+    """The processor as people name it, a CPU with its fastest precision and its cores."""
 
     processor: Processor
     """What computed."""

@@ -17,7 +17,7 @@ from diptych.machine import cpu_model
 @pytest.mark.parametrize(
     ("hardware", "name"),
     [
-        ("AMD EPYC, 2 cores", "amd-epyc-2-cores.json"),
+        ("AMD EPYC (bfloat16), 2 cores", "amd-epyc-bfloat16-2-cores.json"),
         ("NVIDIA H100 80GB HBM3", "nvidia-h100-80gb-hbm3.json"),
         ("Intel(R) Xeon(R) @ 2.6GHz, 4 cores", "intel-r-xeon-r-2-6ghz-4-cores.json"),
     ],
@@ -26,10 +26,16 @@ def test_a_result_file_is_named_by_the_hardware(hardware, name):
     assert file_name(hardware) == name
 
 
-def test_a_cpu_is_named_with_its_cores():
+@pytest.mark.parametrize(
+    ("capability", "fastest"),
+    [("amx_bf16", "bfloat16"), ("avx512_bf16", "bfloat16"), ("avx2", "float32")],
+)
+def test_a_cpu_is_named_with_its_fastest_precision_and_its_cores(monkeypatch, capability, fastest):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
+    monkeypatch.setattr("benchmarks.machine.num_cores", lambda: 4)
     machine = describe_machine(torch.device("cpu"))
     assert machine.processor == "cpu"
-    assert machine.hardware.startswith(f"{cpu_model()}, ")
+    assert machine.hardware == f"{cpu_model()} ({fastest}), 4 cores"
     assert machine.cases == {}
 
 
