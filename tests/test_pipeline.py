@@ -12,16 +12,18 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import psutil
 import pytest
 
 from diptych.images.arrays import load_description
@@ -93,18 +95,21 @@ class Project:
 
     def run(self, *command: str, **variables: str) -> str:
         """Return what a command that must succeed prints."""
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout}"
+        # Not by a pipe: it would stay open for as long as DVC's queue workers go on.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(
+                command,
+                cwd=self.folder,
+                env=self.environment | variables,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=600,
+            )
+            output.seek(0)
+            printed = output.read()
+        assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{printed}"
         self._wait_until_recorded()
-        return done.stdout
+        return printed
 
     def _wait_until_recorded(self) -> None:
         """Wait for the recorders, which go on after the stages."""
@@ -527,14 +532,32 @@ def test_queued_experiments_side_by_side_have_the_same_form(project, first):
     with added_runs(project.store) as added:
         for seed in (3, 4):
             project.run("dvc", "exp", "run", "--queue", "-S", f"generate_samples.seed={seed}")
-        project.run("dvc", "queue", "start", "-j", "2")
-        wait_for_queue(project, num_tasks=2)
+        with ended_queue_workers(project):
+            project.run("dvc", "queue", "start", "-j", "2")
+            wait_for_queue(project, num_tasks=2)
     experiments = families(added)
     seeds = {parent.data.params["generate_samples.seed"] for parent, _ in experiments}
     assert seeds == {"3", "4"}
     for parent, stages in experiments:
         check_whole(project, parent, stages, ["generate_samples"])
         assert stages["generate_samples"].data.tags["dvc.experiment"] == parent.info.run_name
+
+
+@contextmanager
+def ended_queue_workers(project: Project) -> Iterator[None]:
+    """End DVC's workers, which do not always end by themselves.
+
+    When two find the queue empty at once, the order to shut down that one gives itself can be lost.
+    """
+    try:
+        yield
+    finally:
+        for path in (project.folder / ".dvc/tmp/exps/celery").glob("dvc-exp-worker-*.pid"):
+            with suppress(psutil.NoSuchProcess):
+                worker = psutil.Process(int(path.read_text()))
+                if "queue-worker" in worker.cmdline():
+                    worker.terminate()
+                    worker.wait(timeout=60)
 
 
 def wait_for_queue(project: Project, num_tasks: int) -> None:
